@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eval._java import JavaError, library_folder, run_java
 from eval.errors import InputError
+from eval.text import counted
 
 __all__ = ["SHIFTING_SEPARATOR", "remembered_tokens", "tokenize"]
 
@@ -79,7 +80,8 @@ def _tokenize(
         del tokenized[len(lines) :]
     if len(tokenized) != len(lines):
         raise JavaError(
-            f"{NAME} returned {len(tokenized):,} lines for {len(lines):,} captions; the first is "
+            f"{NAME} returned {counted(len(tokenized), 'line')} for "
+            f"{counted(len(lines), 'caption')}; the first is "
             f"{tokenized[0]!r:.200}"
         )
     return [_without_punctuation(line) for line in tokenized]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval._java import JavaError, library_folder, run_java
+from eval.text import counted
 
 __all__ = ["spice"]
 
@@ -63,7 +64,9 @@ def spice(
         each = _read_scores(answers, len(captions))
     undefined = sum(map(math.isnan, each))
     if undefined:
-        raise JavaError(f"SPICE is not a number for {undefined:,} captions, so it has no mean")
+        raise JavaError(
+            f"SPICE is not a number for {counted(undefined, 'caption')}, so it has no mean"
+        )
     return sum(each) / len(each), each
 
 

@@ -67,7 +67,7 @@ def extract_members(archive: Path, targets: Mapping[str, Path]) -> None:
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
                 raise FileFormatError(
                     f"{archive}: {name} in it cannot be unpacked ({error}): the archive is "
-                    "damaged. Delete it and download it again."
+                    "damaged. Delete it, and download or write it again."
                 ) from None
 
 
@@ -109,7 +109,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
             raise FileFormatError(
-                f"{path} is not a complete zip archive ({error}). Delete it and download it again."
+                f"{path} is not a complete zip archive ({error}). Delete it, and download or write "
+                "it again."
             ) from None
         with archive:
             _require_safe(path, archive.infolist())

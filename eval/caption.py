@@ -26,6 +26,7 @@ from eval._ptb import SHIFTING_SEPARATOR, tokenize
 from eval._spice import spice
 from eval.errors import InputError
 from eval.submissions import first_five, require_predictions, require_same_ids
+from eval.text import counted
 
 __all__ = ["METRICS", "CaptionScores", "caption_metrics", "score_captions"]
 
@@ -161,9 +162,9 @@ def _warn_about_separators(
     ]
     if images:
         log.warning(
-            "captions of %s images contain line separators (%s), which count as spaces; the "
+            "captions of %s contain line separators (%s), which count as spaces; the "
             "official script would shift the following captions to other images",
-            f"{len(images):,}",
+            counted(len(images), "image"),
             first_five(images),
         )
 
@@ -171,8 +172,8 @@ def _warn_about_separators(
 def _require_words(gold: Sequence[Sequence[str]]) -> None:
     if not any(text.split() for texts in gold for text in texts):
         raise InputError(
-            f"the reference captions of {len(gold):,} images contain no words; check that these "
-            "are the right annotations"
+            f"the reference captions of {counted(len(gold), 'image')} contain no words; check that "
+            "these are the right annotations"
         )
 
 

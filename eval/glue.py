@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.errors import InputError, PredictionError
 from eval.submissions import first_five, require_predictions, require_same_ids
-from eval.text import unknown_name
+from eval.text import counted, unknown_name
 
 if TYPE_CHECKING:
     from eval._correlations import Numbers
@@ -139,8 +139,8 @@ def _stripped_texts(
     correct = _texts("target", task, targets, InputError)
     if len(given) != len(correct):
         raise PredictionError(
-            f"found {len(given):,} predictions for {len(correct):,} targets of {task}: expected "
-            "one for each"
+            f"found {counted(len(given), 'prediction')} for {counted(len(correct), 'target')} of "
+            f"{task}: expected one for each"
         )
     if not correct:
         raise InputError(f"there are no examples of {task} to score: expected at least one")

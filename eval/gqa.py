@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from eval.errors import FileFormatError, PredictionError
 from eval.files import garbage_collection_paused
 from eval.submissions import first_five, require_predictions, require_same_ids
+from eval.text import counted
 
 __all__ = ["GqaScores", "TypeAccuracy", "gqa_metrics", "reasoning_steps", "score_gqa"]
 
@@ -189,9 +190,9 @@ class _Allowed:
     def require(self, ids: Iterable[str]) -> None:
         if missing := [id_ for id_ in ids if id_ not in self._of_id]:
             raise FileFormatError(
-                f"{len(missing):,} balanced questions have no entry in the choices file "
-                f"({first_five(missing)}); expected one per question. Check that it is the file of "
-                "this split."
+                f"{counted(len(missing), 'balanced question has', 'balanced questions have')} no "
+                f"entry in the choices file ({first_five(missing)}); expected one per question. "
+                "Check that it is the file of this split."
             )
 
 
@@ -282,9 +283,10 @@ def _require_predictions(
     lost = [id_ for id_ in expected if id_ not in tally.correct and id_.lstrip("0") in unknown]
     if lost:
         raise PredictionError(
-            f"{len(lost):,} questions have a prediction only under an ID without its leading "
-            f"zeros ({first_five(lost)}), as if IDs were converted to integers. GQA IDs are "
-            "strings; keep them as strings from the questions file to the predictions file."
+            f"{counted(len(lost), 'question has', 'questions have')} a prediction only under an ID "
+            f"without its leading zeros ({first_five(lost)}), as if IDs were converted to "
+            "integers. GQA IDs are strings; keep them as strings from the questions file to the "
+            "predictions file."
         )
     given: Collection[str] = predictions
     if strict_official:

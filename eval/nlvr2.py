@@ -16,6 +16,7 @@ from pathlib import Path
 from eval.errors import PredictionError
 from eval.files import open_text
 from eval.submissions import first_five, require_predictions, require_same_ids
+from eval.text import counted
 
 __all__ = ["LABELS", "Nlvr2Scores", "nlvr2_metrics", "read_label_lines", "score_nlvr2"]
 
@@ -139,7 +140,7 @@ def _parse(path: Path, lines: list[str]) -> dict[str, str]:
         more = len(faults) - MAX_SHOWN_FAULTS
         raise PredictionError(
             f"{path}: {'; '.join(faults[:MAX_SHOWN_FAULTS])}"
-            f"{f'; {more:,} more such lines' if more > 0 else ''}. Expected one line "
+            f"{'; ' + counted(more, 'more such line') if more > 0 else ''}. Expected one line "
             "`identifier,True` or `identifier,False` per statement, and nothing else; the official "
             "script silently misreads other lines. Fix them, or read them as the official script "
             "does with --strict-official."
@@ -152,7 +153,7 @@ def _fault(line: str) -> str | None:
         return "is blank"
     identifier, *columns = line.split(",")
     if len(columns) != 1:
-        return f"has {1 + len(columns)} columns, not 2"
+        return f"has {counted(1 + len(columns), 'column')}, not 2"
     (label,) = columns
     if identifier != identifier.strip().lstrip("\ufeff") or label != label.strip():
         return f"has spaces or invisible marks in {line!r:.60}"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 from eval.errors import PredictionError
+from eval.text import counted
 
 __all__ = ["first_five", "require_predictions", "require_same_ids"]
 
@@ -68,18 +69,27 @@ def require_same_ids(expected: Collection[Hashable], predicted: Collection[Hasha
         )
     found = []
     if missing:
-        found.append(f"{len(missing):,} have no prediction ({first_five(missing)})")
+        found.append(
+            f"{counted(len(missing), 'has', 'have')} no prediction ({first_five(missing)})"
+        )
     if extra:
-        found.append(f"{len(extra):,} predictions belong to other examples ({first_five(extra)})")
+        belong = counted(
+            len(extra),
+            "prediction belongs to another example",
+            "predictions belong to other examples",
+        )
+        found.append(f"{belong} ({first_five(extra)})")
     similar = {_plain(id_) for id_ in missing} & {_plain(id_) for id_ in extra}
     hint = (
-        f" {len(similar):,} IDs differ only in case, spaces, leading zeros or a suffix."
+        f" {counted(len(similar), 'ID differs', 'IDs differ')} only in case, spaces, leading zeros "
+        "or a suffix."
         if similar
         else ""
     )
     raise PredictionError(
-        f"predictions do not match the {len(expected_ids):,} examples: {' and '.join(found)}; "
-        f"expected one per example. Check the split, and whether the run finished.{hint}"
+        f"predictions do not match the {counted(len(expected_ids), 'example')}: "
+        f"{' and '.join(found)}; expected one per example. Check the split, and whether the run "
+        f"finished.{hint}"
     )
 
 

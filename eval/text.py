@@ -1,10 +1,11 @@
-"""Text for people: sizes in bytes, escaped characters, names that are near."""
+"""Text for people: counts, sizes in bytes, escaped characters, names that are near."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
 __all__ = [
+    "counted",
     "did_you_mean",
     "escape_controls",
     "escape_markdown",
@@ -21,6 +22,17 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # What begins a link, code, HTML, a formula, a cell or emphasis within a line of Markdown. `://` and
 # `www.` begin links too.
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$@^]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number and what it counts, such as `1 example` or `2,000 examples`.
+
+    Args:
+        number: The number.
+        one: What it counts, if it is 1; a verb may follow ("example has").
+        many: What it counts otherwise. Default: `one` and an "s".
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def escape_controls(text: str) -> str:

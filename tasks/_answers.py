@@ -9,6 +9,7 @@ from pathlib import Path
 from eval.errors import FileFormatError, InputError
 from eval.files import read_json
 from eval.outputs import write_json
+from eval.text import counted
 from tasks._examples import Example
 from tasks._task import Prepared, Task
 
@@ -47,10 +48,10 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
     frequent = [answer for answer, count in counts.items() if count >= min_count]
     if not frequent:
         raise InputError(
-            f"no answer occurs at least {min_count} times among {counts.total():,} answered "
-            "examples, so there is no answer list; lower the minimum count (data.min_answer_count "
-            "of a recipe, --min-count of `vl-lst data prepare`), or generate answers "
-            "(--head generate)"
+            f"no answer occurs at least {counted(min_count, 'time')} among "
+            f"{counted(counts.total(), 'answered example')}, so there is no answer list; lower the "
+            "minimum count (data.min_answer_count of a recipe, --min-count of `vl-lst data "
+            "prepare`), or generate answers (--head generate)"
         )
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
 
@@ -95,8 +96,8 @@ def load_answer_list(path: str | Path) -> list[str]:
     repeated = [answer for answer, count in Counter(answers).items() if count > 1]
     if repeated:
         raise FileFormatError(
-            f"{path}: {len(repeated):,} answers occur more than once, such as {repeated[0]!r}; "
-            "expected a different answer for each label"
+            f"{path}: {counted(len(repeated), 'answer occurs', 'answers occur')} more than once, "
+            f"such as {repeated[0]!r}; expected a different answer for each label"
         )
     return answers
 
@@ -133,18 +134,18 @@ def prepare_answer_list(
         answers = build_answer_list(chain.from_iterable(tables), min_count)
         coverage = answer_coverage(chain.from_iterable(tables), answers)
         assert coverage is not None, "there are answers on the list"
-        counted = (
-            f", each of at least {min_count} examples of {' and '.join(splits)}, "
+        details = (
+            f", each of at least {counted(min_count, 'example')} of {' and '.join(splits)}, "
             f"covering {format_coverage(coverage)} of their answers"
         )
         write_json(inverse, {answer: label for label, answer in enumerate(answers)}, indent=None)
         write_json(path, answers, indent=None)
     else:
-        counted = ""
+        details = ""
         answers = load_answer_list(path)
         _require_inverse(inverse, path, answers)
     is_standard = "as many as" if len(answers) == standard_size else f"not the {standard_size:,} of"
-    note = f"{len(answers):,} answers{counted}; {is_standard} the standard list"
+    note = f"{counted(len(answers), 'answer')}{details}; {is_standard} the standard list"
     return Prepared(path, written, note)
 
 

@@ -16,6 +16,7 @@ PARAMETERS = {
     "read_examples": ("data_root", "split"),
     "score": ("predictions", "data_root", "split"),
     "read_predictions": ("path",),
+    "is_predictions_file": ("path",),
     "write_predictions": ("predictions", "path"),
     "score_strictly": ("path", "data_root", "split"),
     "prepare": ("data_root",),

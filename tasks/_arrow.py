@@ -26,7 +26,7 @@ from tasks._examples import Example
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
 
 # Increase whenever the columns, or the values that tasks write to them, change.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 EXAMPLES_PER_CHUNK = 10_000
 MAX_SOURCE_BYTES = 1 << 36
 

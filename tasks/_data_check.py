@@ -87,12 +87,7 @@ def check_split(task: Task, data_root: Path, split: str, features: HasImages | N
     if split not in task.splits:
         raise task.unknown_split(split)
     published = task.sizes.get(split)
-    missing_files = [
-        file
-        for file in task.files
-        if split in file.splits and not file.optional and file.find(data_root) is None
-    ]
-    if missing_files:
+    if missing_files := _missing_files(task, data_root, split):
         needed = ", ".join(f"{file.path} ({file.address})" for file in missing_files)
         return SplitState(split, None, None, published, None, f"{split} needs {needed}")
     try:
@@ -108,6 +103,24 @@ def check_split(task: Task, data_root: Path, split: str, features: HasImages | N
             f"({first_five(missing)}); extract them with `vl-lst extract-features`"
         )
     return SplitState(split, len(examples), len(image_ids), published, missing, problem)
+
+
+def _missing_files(task: Task, data_root: Path, split: str) -> list[DataFile]:
+    """Return the files that a split requires and that are not there, nor an alternative.
+
+    A split that is read from the files that its own is derived from requires all of them.
+    """
+    missing = []
+    for file in task.files:
+        if split not in file.splits or file.optional:
+            continue
+        found = file.find(data_root)
+        if found is None:
+            missing.append(file)
+        elif found in [data_root / path for path in file.derived_from]:
+            inputs = (each for each in task.files if each.path in file.derived_from)
+            missing += [each for each in inputs if each.find(data_root) is None]
+    return missing
 
 
 def _bytes_of(path: Path) -> int:

@@ -14,17 +14,26 @@ from eval.intervals import accuracy_in_context
 from eval.metrics import Metric
 from eval.statistics.jackknife import pseudo_values
 from eval.submissions import require_same_ids
+from eval.text import counted
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, Source, SplitSize
 from tasks._glue_files import Columns, Row, line_problem, read_rows
 from tasks._glue_labels import Classes, Labels
 from tasks._glue_splits import PaperSplit, paper_sizes
-from tasks._glue_submission import GlueForm
+from tasks._glue_submission import GlueForm, is_submission
 from tasks._results import TEXT_RESULTS
 from tasks._task import Head, HubDataset, PrepareFiles, Score, Submission, Task
 
-__all__ = ["HOST", "GlueFiles", "data_files", "glue_task", "is_labelled", "readers_of"]
+__all__ = [
+    "HOST",
+    "GlueFiles",
+    "data_files",
+    "glue_task",
+    "is_labelled",
+    "learned_text",
+    "readers_of",
+]
 
 HOST = "https://dl.fbaipublicfiles.com/glue/data/"
 SERVER = "GLUE (https://gluebenchmark.com)"
@@ -177,8 +186,8 @@ def glue_task(
         if len(answers) == published:
             return result
         note = (
-            f"{split} has {len(answers):,} examples, not the published {published:,}, so they are "
-            "not those of the paper."
+            f"{split} has {counted(len(answers), 'example')}, not the published {published:,}, so "
+            "they are not those of the paper."
         )
         return replace(result, notes=(*result.notes, note))
 
@@ -191,6 +200,7 @@ def glue_task(
         score=score,
         score_answers=rules.score,
         read_predictions=form.read_predictions,
+        is_predictions_file=is_submission,
         write_predictions=TEXT_RESULTS.write,
         metric=Metric("average", factor=1.0),
         answer_words=tuple(labels.words) if isinstance(labels, Classes) else None,
@@ -218,6 +228,27 @@ def glue_task(
     return task
 
 
+def learned_text(labels: Labels, path: Path, row: Row) -> str | None:
+    """Return the text that models learn for the label of a row; `None` if labels are not read.
+
+    Args:
+        labels: Labels of the task.
+        path: The file of the row, for messages.
+        row: The row.
+
+    Raises:
+        FileFormatError: It is not a label of the task.
+    """
+    if row.label is None:
+        return None
+    text = labels.target(row.label)
+    if text is None:
+        raise line_problem(
+            path, row.line, f"has the label {row.label!r:.40}; expected {labels.described}"
+        )
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class _Splits:
     """The official splits of a task and those of the paper.
@@ -239,7 +270,7 @@ class _Splits:
         """Yield each example of a split, and the text that models learn for it, if any."""
         path = self.sources(data_root, split)[0]
         for row in self._rows(data_root, split):
-            yield row, None if row.label is None else self._target(path, row.line, row.label)
+            yield row, learned_text(self.labels, path, row)
 
     def official_answers(self, data_root: Path, split: str) -> dict[str, str]:
         """Return {ID: text to compare predictions with}.
@@ -259,14 +290,6 @@ class _Splits:
     def _rows(self, data_root: Path, split: str) -> Sequence[Row]:
         part = self._part(split)
         return part.select(self.files.rows(data_root, part.official))
-
-    def _target(self, path: Path, line: int, label: str) -> str:
-        target = self.labels.target(label)
-        if target is None:
-            raise line_problem(
-                path, line, f"has the label {label!r:.40}; expected {self.labels.described}"
-            )
-        return target
 
 
 @dataclass(frozen=True, slots=True)

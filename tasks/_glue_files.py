@@ -5,17 +5,19 @@ U+2028, are part of the text too. A carriage return before each line feed is lef
 line has one. The last line may lack its line feed.
 
 An example's ID is its value in the column of IDs if the values of that column differ, else its
-position in the file, beginning with 0, as in the official test files.
+position among the examples of the file that are not skipped, beginning with 0, as in the official
+test files.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from eval.errors import FileFormatError
 from eval.files import open_text
+from eval.text import counted
 
 __all__ = ["Columns", "Row", "line_problem", "read_columns", "read_lines", "read_rows"]
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 # The longest official line, of MNLI with its parses, has a few thousand characters.
 MAX_LINE_CHARACTERS = 1 << 20
+QUOTING_ADVICE = "The official files have no quoting: get the original file again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
     Raises:
         InputError: There is no such file.
         FileFormatError: It is not UTF-8, has another header, or has no examples; or a line has more
-            or fewer columns than the header.
+            or fewer columns than the header, an empty ID or, in a file with labels, an empty text.
     """
     names = columns.required()
     rows: list[Row] = []
@@ -87,6 +90,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
             skipped += 1
             continue
         by_name = dict(zip(names, values, strict=True))
+        _require_values(path, line, by_name, columns)
         rows.append(
             Row(
                 id=by_name[columns.ids] if columns.ids else str(len(rows)),
@@ -96,9 +100,12 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
             )
         )
     if skipped:
-        log.warning("%s: skipped %d rows that lack a text or the label", path, skipped)
+        log.warning("%s: skipped %s without a text or the label", path, counted(skipped, "row"))
     if not rows:
-        raise FileFormatError(f"{path} has no examples; expected {_described(columns)}")
+        found = f": found only {counted(skipped, 'row')} without a text or the label"
+        raise FileFormatError(
+            f"{path} has no examples{found if skipped else ''}; expected {_described(columns)}"
+        )
     if len({row.id for row in rows}) < len(rows):
         rows = [
             Row(str(position), row.texts, row.label, row.line) for position, row in enumerate(rows)
@@ -147,11 +154,14 @@ def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]
         values = line.split("\t")
         is_incomplete = columns.skips_incomplete and len(values) < len(names)
         if len(values) != len(names) and not is_incomplete:
+            found, advice = f"has {counted(len(values), 'column')}", QUOTING_ADVICE
+            if not line:
+                found, advice = "is empty", "Remove it."
             raise line_problem(
                 path,
                 number,
-                f"has {len(values)} columns; expected {len(names)} ({', '.join(names)}), separated "
-                "by tabs. The official files have no quoting: get the original file again",
+                f"{found}; expected {counted(len(names), 'column')} ({', '.join(names)}), "
+                f"separated by tabs. {advice}",
             )
         yield number, ["" if at >= len(values) else values[at] for at in positions]
 
@@ -193,6 +203,19 @@ def read_lines(path: Path, *, expected: str) -> Iterator[tuple[int, str]]:
 def line_problem(path: Path, line: int, message: str) -> FileFormatError:
     """Return an error about one line of a file."""
     return FileFormatError(f"{path}: line {line} {message}")
+
+
+def _require_values(path: Path, line: int, by_name: Mapping[str, str], columns: Columns) -> None:
+    """Check that an example has an ID and, if its label is known, all texts.
+
+    Test files may lack texts, because the server expects an answer to each line.
+    """
+    if columns.ids and not by_name[columns.ids]:
+        raise line_problem(path, line, f"has an empty {columns.ids!r}; expected an ID")
+    if columns.label is None:
+        return
+    if empty := [name for name in columns.texts if not by_name[name]]:
+        raise line_problem(path, line, f"has an empty {empty[0]!r}; expected a text")
 
 
 def _described(columns: Columns) -> str:

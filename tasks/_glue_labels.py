@@ -13,10 +13,19 @@ from typing import Protocol
 
 from eval.glue import read_number
 
-__all__ = ["BINARY", "Classes", "Labels", "Similarity"]
+__all__ = ["BINARY", "Classes", "Labels", "Similarity", "is_decimal"]
 
 DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 MAX_SIMILARITY = 5.0
+
+
+def is_decimal(text: str, low: float, high: float) -> bool:
+    """Return whether a text is a number from `low` to `high` in decimal digits, such as 3.25.
+
+    It may have a minus sign only if `low` is negative.
+    """
+    digits = text.removeprefix("-") if low < 0 else text
+    return DECIMAL.fullmatch(digits) is not None and low <= float(text) <= high
 
 
 class Labels(Protocol):
@@ -126,7 +135,7 @@ class Similarity:
         The score passes through single precision, and halves are rounded to even numbers: 4.25
         becomes "4.2", and 0.850 becomes "0.9" because it is slightly more in single precision.
         """
-        if DECIMAL.fullmatch(label) is None or float(label) > MAX_SIMILARITY:
+        if not is_decimal(label, 0, MAX_SIMILARITY):
             return None
         (single,) = struct.unpack("f", struct.pack("f", float(label)))
         return str(round(single * 5 / 5 * 10) / 10)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from eval.errors import InputError
+from eval.text import counted
 from tasks._files import SplitSize
 
 __all__ = ["HALVES_OF_DEV", "HELD_OUT_OF_TRAIN", "PaperSplit", "paper_sizes", "permutation"]
@@ -56,8 +57,8 @@ class PaperSplit:
         first = self.num_first(len(items))
         if not 0 < first < len(items):
             raise InputError(
-                f"{self.official} has {len(items):,} examples, too few to divide it as the paper "
-                f"does: expected more than {max(first, 1):,}"
+                f"{self.official} has {counted(len(items), 'example')}, too few to divide it as "
+                f"the paper does: expected more than {max(first, 1):,}"
             )
         order = permutation(len(items))
         return [items[at] for at in (order[:first] if self.part == "first" else order[first:])]

@@ -6,22 +6,25 @@ its index. Its predictions are words of the data set, while models answer with d
 Predictions files are JSON, which keeps any text that a model may write. Submissions are read too.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.errors import FileFormatError, PredictionError
-from eval.files import open_text
+from eval.errors import FileFormatError, InputError, PredictionError
+from eval.files import BYTE_ORDER_MARK, MAX_TEXT_BYTES, open_text
 from eval.outputs import atomic_path
-from eval.regular_files import is_shell_pipe
+from eval.regular_files import open_regular
 from eval.submissions import first_five
+from eval.text import counted
 from tasks._glue_files import line_problem, read_lines
 from tasks._glue_labels import Labels
 from tasks._results import TEXT_RESULTS
 
-__all__ = ["GlueForm"]
+__all__ = ["GlueForm", "is_submission"]
 
 HEADER = "index\tprediction"
+MAX_HEADER_BYTES = 1 << 10
 EXPECTED = "a submission to gluebenchmark.com, lines of an index and a prediction"
 
 
@@ -105,7 +108,7 @@ class GlueForm:
             FileFormatError: The file has another format.
             PredictionError: An example has more than one answer.
         """
-        if not _is_submission(path):
+        if not is_submission(path):
             return TEXT_RESULTS.read(path)
         answers: dict[str, str] = {}
         for number, index, word in _submitted_words(path):
@@ -128,21 +131,36 @@ def _submitted_words(path: Path) -> Iterator[tuple[int, str, str]]:
             path, 1, f"is {header!r:.60}; expected the header {HEADER!r}, separated by a tab"
         )
     for number, line in lines:
+        if not line:
+            raise line_problem(
+                path, number, "is empty; expected an index and a prediction. Remove it."
+            )
         columns = line.split("\t")
         if len(columns) != 2:
             raise line_problem(
-                path, number, f"has {len(columns)} columns; expected 2, an index and a prediction"
+                path,
+                number,
+                f"has {counted(len(columns), 'column')}; expected 2, an index and a prediction",
             )
         index, word = columns
         yield number, index, word
 
 
-def _is_submission(path: Path) -> bool:
-    # A pipe can be read only once.
-    if is_shell_pipe(path):
+def is_submission(path: Path) -> bool:
+    """Return whether the first columns of a file are those of a submission.
+
+    Further columns, or commas instead of tabs, are left to the reader of submissions, whose errors
+    name them. A pipe, which can be read only once, is never a submission.
+    """
+    try:
+        with open_regular(
+            path, expected="predictions", max_bytes=MAX_TEXT_BYTES, read_again=True
+        ) as file:
+            first = file.readline(MAX_HEADER_BYTES).decode("utf-8", "replace")
+    except InputError:  # The reader of predictions reports it.
         return False
-    with open_text(path, expected="predictions") as file:
-        return file.readline().rstrip("\n") == HEADER
+    columns = re.split("[\t,]", first.lstrip(BYTE_ORDER_MARK).rstrip("\r\n"))
+    return columns[:2] == HEADER.split("\t")
 
 
 def _require_unix_lines(path: Path) -> None:

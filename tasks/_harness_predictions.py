@@ -14,6 +14,7 @@ from pathlib import Path
 
 from eval.errors import PredictionError
 from eval.submissions import first_five
+from eval.text import counted
 from tasks._examples import ExampleTable
 from tasks._harness_rows import HarnessFile, HarnessRow, read_harness_file
 from tasks._records import repeated_ids
@@ -52,7 +53,8 @@ def read_any_predictions(task: Task, path: Path, data_root: Path, split: str) ->
         FileFormatError: The file has no known format, or is damaged.
         PredictionError: The answers cannot be matched to the examples of the split.
     """
-    found = read_harness_file(path)
+    is_official = task.is_predictions_file is not None and task.is_predictions_file(path)
+    found = None if is_official else read_harness_file(path)
     if found is None:
         return FoundPredictions(task.read_predictions(path))
     examples = task.read_examples(data_root, split)
@@ -68,8 +70,8 @@ def read_any_predictions(task: Task, path: Path, data_root: Path, split: str) ->
         raise _unmatched(place, found, examples, f"{task.name} {split}")
     if repeated := repeated_ids(ids):
         raise PredictionError(
-            f"{place}: {len(repeated):,} examples have more than one answer "
-            f"({first_five(repeated)}); expected one each"
+            f"{place}: {counted(len(repeated), 'example has', 'examples have')} more than one "
+            f"answer ({first_five(repeated)}); expected one each"
         )
     answers = {id_: row.answer for id_, row in zip(ids, found.rows, strict=True)}
     return FoundPredictions(answers, (f"read as predictions of {found.program}: {how}",))
@@ -121,9 +123,9 @@ def _unmatched(
     shown = [f"{name} ({found.rows[0].fields[name]:.40})" for name in fields]
     sample = examples.ids()[0]
     return PredictionError(
-        f"{place}: the {len(found.rows):,} answers cannot be matched to the {len(examples):,} "
-        f"examples of {split}: found {', '.join(shown) or 'no field with IDs'}, and other "
-        f"questions or another order than in the split; expected a field with its IDs, such as "
-        f"{sample}, named one of {', '.join(ID_FIELDS)}, or one row per example in the split's "
-        "order. Check the split."
+        f"{place}: the {counted(len(found.rows), 'answer')} cannot be matched to the "
+        f"{counted(len(examples), 'example')} of {split}: found "
+        f"{', '.join(shown) or 'no field with IDs'}, and other questions or another order than in "
+        f"the split; expected a field with its IDs, such as {sample}, named one of "
+        f"{', '.join(ID_FIELDS)}, or one row per example in the split's order. Check the split."
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from eval.errors import InputError
 from eval.outputs import write_json
+from eval.text import counted
 from tasks._files import Source, SplitSize
 from tasks._records import read_records
 from tasks._task import Prepared
@@ -60,8 +61,8 @@ def prepare_splits(
             questions[split].append(question)
     if not any(questions.values()):
         raise InputError(
-            f"none of the images of {num_unlisted:,} VQA questions is listed in dataset_coco.json; "
-            f"get the official file from {SOURCE.url}"
+            f"none of the images of {counted(num_unlisted, 'VQA question')} is listed in "
+            f"dataset_coco.json; get the official file from {SOURCE.url}"
         )
     for name, path in paths.items():
         write_json(path, questions[name], indent=None)
@@ -88,7 +89,7 @@ def _read_splits(path: Path) -> dict[str, str]:
 
 
 def _note(count: int, published: SplitSize, num_unlisted: int = 0) -> str:
-    note = f"{count:,} questions"
+    note = counted(count, "question")
     if count != published.examples:
         note += f"; published: {published.examples:,}"
     if num_unlisted:

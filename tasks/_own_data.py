@@ -39,7 +39,8 @@ __all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
 def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     """Return the task with a user's files as its splits.
 
-    Its `load` and `score` ignore the data root, and predictions are a list of `{"id", "answer"}`.
+    Its `load` and `score` ignore the data root, and predictions are a list of `{"id", "answer"}`;
+    those of GLUE's tasks may also be a file of the test server's format.
     It has no official answer list, submission or strict scoring. Answer lists keep all answers by
     default.
 
@@ -227,9 +228,9 @@ def _targets(answers: list[str], task: Task) -> tuple[tuple[str, float], ...]:
 
 
 def _read_predictions(task: Task, path: Path) -> dict[str, str]:
-    predictions = TEXT_RESULTS.read(path)
     if task.score_answers is not None:
-        return predictions
+        return task.read_predictions(path)
+    predictions = TEXT_RESULTS.read(path)
     for id_, answer in predictions.items():
         # An empty string means that there is no answer.
         if answer and normalise_answer(answer, task) is None:

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from eval.errors import FileFormatError
 from eval.image_suffixes import IMAGE_SUFFIXES
 from eval.submissions import first_five
+from eval.text import counted
+from tasks._glue_labels import is_decimal
 from tasks._records import Records, read_json_lines
 from tasks._results import text_id
 from tasks._task import Task
@@ -35,7 +37,8 @@ class OwnLines:
 
     def image_ids(self, position: int) -> tuple[str, ...]:
         if not self._task.images_per_example:
-            if "images" in self._records.rows[position]:
+            # Exporters of a table write a column that other tasks need for all rows.
+            if self._records.rows[position].get("images") not in (None, []):
                 raise self._problem(
                     position, f"has images; {self._task.name} takes none: leave the field out"
                 )
@@ -44,7 +47,7 @@ class OwnLines:
         if len(images) != self._task.images_per_example:
             raise self._problem(
                 position,
-                f"has {len(images)} images; {self._task.name} takes "
+                f"has {counted(len(images), 'image')}; {self._task.name} takes "
                 f"{self._task.images_per_example} per example",
             )
         ids = tuple(map(_image_id, images))
@@ -55,10 +58,8 @@ class OwnLines:
         return ids
 
     def prompt(self, position: int) -> str:
-        prefix = self._task.prompt_prefix
-        given = "prompt" in self._records.rows[position]
         if self._task.answers_are == "references":
-            if given:
+            if self._records.rows[position].get("prompt") is not None:
                 raise self._problem(
                     position,
                     f"has a prompt; {self._task.name} takes none: leave the field out",
@@ -70,14 +71,33 @@ class OwnLines:
             if len(texts) != self._task.texts_per_example:
                 raise self._problem(
                     position,
-                    f"has a prompt of {len(texts)} texts; {self._task.name} takes "
+                    f"has a prompt of {counted(len(texts), 'text')}; {self._task.name} takes "
                     f"{self._task.texts_per_example}",
                 )
             return self._task.text_format.format(*texts)
         prompt = self._records.field(position, "prompt", str)
         if not prompt.strip():
             raise self._problem(position, "has an empty prompt; expected a question or statement")
-        return _with_format(prompt.removeprefix(prefix), self._task)
+        return self._with_format(position, prompt)
+
+    def _with_format(self, position: int, prompt: str) -> str:
+        """Return a prompt in the format of the task, without the task's prefix.
+
+        A text may begin with a word that is the prefix of a prompt, such as "cola": it is removed
+        only before texts in the format of the task.
+        """
+        form = self._task.text_format
+        pattern = re.compile(".*".join(map(re.escape, form.split("{}"))), re.DOTALL)
+        for text in (prompt.removeprefix(self._task.prompt_prefix), prompt):
+            if pattern.fullmatch(text):
+                return text
+        if self._task.texts_per_example == 1:
+            return form.format(prompt)
+        raise self._problem(
+            position,
+            f"has the prompt {prompt!r:.60}; expected a list of {self._task.texts_per_example} "
+            f"texts, or one string with their names, {form.replace('{}', '...')!r}",
+        )
 
     def answers(self, position: int) -> list[str]:
         given = "answers" in self._records.rows[position]
@@ -139,7 +159,7 @@ def normalise_answer(answer: str, task: Task) -> str | None:
     text = answer.strip()
     words = task.answer_words
     if task.value_range is not None:
-        return text if _is_between(text, *task.value_range) else None
+        return text if is_decimal(text, *task.value_range) else None
     if words is None:
         return text
     # The official files have "True".
@@ -152,24 +172,6 @@ def describe_answers(task: Task) -> str:
         low, high = task.value_range
         return f"a number from {low:g} to {high:g}"
     return " or ".join(map(repr, task.answer_words or ()))
-
-
-def _with_format(text: str, task: Task) -> str:
-    """Return a text in the format of its task, unless it has it already.
-
-    If the task takes several texts, they cannot be told apart in one string, which stays as it is.
-    """
-    pattern = ".*".join(map(re.escape, task.text_format.split("{}")))
-    if task.texts_per_example > 1 or re.fullmatch(pattern, text, re.DOTALL):
-        return text
-    return task.text_format.format(text)
-
-
-def _is_between(text: str, low: float, high: float) -> bool:
-    try:
-        return low <= float(text) <= high
-    except ValueError:
-        return False
 
 
 def describe_lines(task: Task) -> str:

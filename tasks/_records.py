@@ -18,6 +18,7 @@ from eval.files import (
     unique_fields,
 )
 from eval.submissions import first_five
+from eval.text import counted
 
 __all__ = [
     "Records",
@@ -59,13 +60,16 @@ class Records:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def field(self, position: int, name: str, kind: type[Value]) -> Value:
-        """Return a field of the object at `position`.
+    def field(
+        self, position: int, name: str, kind: type[Value], *, expected: str | None = None
+    ) -> Value:
+        """Return a field of the object at `position`; see `field_of`.
 
         Raises:
             FileFormatError: The field is missing or has another type than `kind`.
         """
-        return field_of(self.rows[position], name, kind, partial(self.problem, position))
+        problem = partial(self.problem, position)
+        return field_of(self.rows[position], name, kind, problem, expected=expected)
 
     def ids(self, name: str) -> list[int]:
         """Return the integer IDs of all objects.
@@ -84,9 +88,10 @@ class Records:
             FileFormatError: An ID does.
         """
         if repeated := repeated_ids(ids):
+            occurring = counted(len(repeated), f"value of {name} occurs", f"values of {name} occur")
             raise FileFormatError(
-                f"{self.path}: {len(repeated):,} values of {name} occur more than once "
-                f"({first_five(repeated)}); expected each once. Remove the duplicates."
+                f"{self.path}: {occurring} more than once ({first_five(repeated)}); expected each "
+                "once. Remove the duplicates."
             )
 
     def problem(self, position: int, message: str) -> FileFormatError:
@@ -96,7 +101,12 @@ class Records:
 
 
 def field_of(
-    row: Any, name: str, kind: type[Value], problem: Callable[[str], FileFormatError]
+    row: Any,
+    name: str,
+    kind: type[Value],
+    problem: Callable[[str], FileFormatError],
+    *,
+    expected: str | None = None,
 ) -> Value:
     """Return a field of a JSON object.
 
@@ -105,18 +115,20 @@ def field_of(
         name: Name of the field.
         kind: The exact type the field must have.
         problem: Turns a message into the error that names the object.
+        expected: Description of the expected value, for messages. Default: that of `kind`.
 
     Raises:
         FileFormatError: The field is missing or has another type.
     """
     if not isinstance(row, dict):
         raise problem(f"is {_kind_name(row)}; expected an object")
+    expected = expected or KIND_NAMES[kind]
     if name not in row:
-        raise problem(f"has no {name!r}; expected {KIND_NAMES[kind]} there")
+        raise problem(f"has no {name!r}; expected {expected} there")
     value = row[name]
     # `isinstance` would accept JSON's true as an integer.
     if type(value) is not kind:
-        raise problem(f"has {name} {value!r:.80}, {_kind_name(value)}; expected {KIND_NAMES[kind]}")
+        raise problem(f"has {name} {value!r:.80}, {_kind_name(value)}; expected {expected}")
     return value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from eval.errors import PredictionError
 from eval.outputs import write_json
 from eval.submissions import first_five
+from eval.text import counted
 from tasks._records import Records, read_records, repeated_ids
 
 __all__ = ["TEXT_RESULTS", "ResultsFormat", "text_id"]
@@ -50,9 +51,9 @@ class ResultsFormat:
         ids = [read_id(results, position) for position in range(len(results))]
         if not last_wins and (repeated := repeated_ids(ids)):
             raise PredictionError(
-                f"{path}: {len(repeated):,} examples have more than one {self.answer_field} "
-                f"({first_five(repeated)}); expected one each. Remove the duplicates: other "
-                "programs may silently take the last."
+                f"{path}: {counted(len(repeated), 'example has', 'examples have')} more than one "
+                f"{self.answer_field} ({first_five(repeated)}); expected one each. Remove the "
+                "duplicates: other programs may silently take the last."
             )
         return {
             id_: results.field(position, self.answer_field, str) for position, id_ in enumerate(ids)
@@ -93,7 +94,7 @@ def text_id(records: Records, position: int) -> str:
     row = records.rows[position]
     if isinstance(row, dict) and type(row.get("id")) is int:
         return str(row["id"])
-    return records.field(position, "id", str)
+    return records.field(position, "id", str, expected="a string or an integer")
 
 
 # Predictions of examples whose IDs are texts.

@@ -12,6 +12,7 @@ from eval.errors import FileFormatError, InputError
 from eval.files import has_byte_order_mark
 from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
+from eval.text import counted
 from tasks._records import begins_as_list
 from tasks._task import Submission, Task
 
@@ -256,11 +257,11 @@ def check_part(task: Task, path: Path, data_root: Path | None, split: str) -> tu
     published = task.sizes.get(split)
     if published is not None and published.examples != len(expected):
         notes.append(
-            f"{split} has {len(expected):,} examples in {data_root}, but {published.examples:,} "
-            "officially: the server requires all of them"
+            f"{split} has {counted(len(expected), 'example')} in {data_root}, but "
+            f"{published.examples:,} officially: the server requires all of them"
         )
     if empty := sum(not answer for answer in answers.values()):
-        notes.append(f"{empty:,} answers of {split} are empty")
+        notes.append(counted(empty, f"answer of {split} is empty", f"answers of {split} are empty"))
     return len(answers), notes
 
 

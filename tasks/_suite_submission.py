@@ -6,6 +6,7 @@ placeholder, the same answer to every example.
 """
 
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,8 +168,13 @@ def check_suite_submission(suite: str, path: Path, data_root: Path | None) -> Su
     """
     parts = suite_parts(suite)
     require_regular(path, expected=f"a submission of {suite}, a zip archive")
-    names = file_names(path)
     wanted = [part.file for part in parts]
+    if not zipfile.is_zipfile(path):
+        raise FileFormatError(
+            f"{path} is not a complete zip archive; expected {suite}.zip with {', '.join(wanted)}. "
+            "Check a single file with its own --task."
+        )
+    names = file_names(path)
     missing = [name for name in wanted if name not in names]
     unknown = [name for name in names if name not in wanted]
     if missing or unknown:

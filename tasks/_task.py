@@ -183,6 +183,9 @@ class Task:
         metric: Primary metric, which selects the best checkpoint.
         require_evaluator: Raises an `InputError` if the primary metric cannot be computed on this
             machine; `None` if it always can.
+        is_predictions_file: Returns whether a file is certainly meant to have the official format,
+            which `read_predictions` then reads; for formats that resemble those of evaluation
+            harnesses.
         score_answers: (predictions, correct answer of each example, name of the rules) -> scores,
             for tasks whose official metrics apply to users' own examples too, and which accept any
             text as a prediction; `None` for other tasks.
@@ -236,6 +239,7 @@ class Task:
     write_predictions: WritePredictions
     metric: Metric
     require_evaluator: RequireEvaluator | None = None
+    is_predictions_file: Callable[[Path], bool] | None = None
     score_answers: ScoreAnswers | None = None
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None

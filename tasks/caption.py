@@ -17,6 +17,7 @@ from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError
 from eval.metrics import Metric
 from eval.submissions import first_five
+from eval.text import counted
 from tasks import _karpathy
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
@@ -97,8 +98,8 @@ def _images(source: Path, split: str) -> list[_Image]:
     uncaptioned = [image.id for image in images if not image.captions]
     if uncaptioned and split not in UNCAPTIONED_SPLITS:
         raise FileFormatError(
-            f"{source}: {len(uncaptioned):,} images have no caption ({first_five(uncaptioned)}); "
-            "expected at least one per image"
+            f"{source}: {counted(len(uncaptioned), 'image has', 'images have')} no caption "
+            f"({first_five(uncaptioned)}); expected at least one per image"
         )
     return images
 
@@ -117,7 +118,7 @@ def _official_images(source: Path, *, captioned: bool) -> list[_Image]:
     ]
     if captions:
         raise FileFormatError(
-            f"{source} contains captions of {len(captions):,} images that are not listed in "
+            f"{source} contains captions of {counted(len(captions), 'image')} not listed in "
             f"'images' ({first_five(captions)}); expected all images there"
         )
     return images

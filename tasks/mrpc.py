@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.errors import FileFormatError
+from eval.errors import FileFormatError, InputError
 from eval.outputs import atomic_path
 from eval.submissions import first_five
+from eval.text import counted
 from tasks._files import DataFile, Source, SplitSize
-from tasks._glue import HOST, GlueFiles, glue_task, is_labelled, readers_of
+from tasks._glue import HOST, GlueFiles, glue_task, is_labelled, learned_text, readers_of
 from tasks._glue_files import Columns, Row, read_columns, read_lines, read_rows
 from tasks._glue_labels import BINARY, Classes
 from tasks._glue_splits import HALVES_OF_DEV
@@ -35,6 +36,7 @@ SIZES = {"train": SplitSize(3_668), "dev": SplitSize(408), "test": SplitSize(1_7
 
 TEXTS = ("#1 String", "#2 String")
 LABELLED = Columns(texts=TEXTS, label="Quality")
+LABELS = Classes(BINARY, placeholder="1", names=("not equivalent", "equivalent"))
 IDS = ("#1 ID", "#2 ID")
 CORPUS_COLUMNS = ("Quality", *IDS, *TEXTS)
 TEST_COLUMNS = ("index", *IDS, *TEXTS)
@@ -80,8 +82,9 @@ def _corpus_rows(data_root: Path, split: str) -> Iterator[tuple[int, list[str]]]
     found = {(first, second) for _, (_, first, second, _, _) in rows}
     if missing := listed - found:
         raise FileFormatError(
-            f"{data_root / DEV_IDS}: {len(missing):,} pairs of IDs are not in {path} "
-            f"({first_five(sorted(map(' '.join, missing)))}); expected the official files"
+            f"{data_root / DEV_IDS}: {counted(len(missing), 'pair of IDs is', 'pairs of IDs are')} "
+            f"not in {path} ({first_five(sorted(map(' '.join, missing)))}); expected the official "
+            "files"
         )
     for number, values in rows:
         if ((values[1], values[2]) in listed) == (split == "dev"):
@@ -117,17 +120,29 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
         count = len(TASK.load(data_root, split))
         is_published = "as many as" if count == published.examples else "not"
         yield Prepared(
-            path, written, f"{count:,} examples; {is_published} the {published.examples:,} of GLUE"
+            path,
+            written,
+            f"{counted(count, 'example')}; {is_published} the {published.examples:,} of GLUE",
         )
 
 
 def _write_split(data_root: Path, split: str, path: Path) -> None:
-    rows = [values for _, values in _corpus_rows(data_root, split)]
-    if not rows:
-        raise FileFormatError(
-            f"{data_root / CORPUS[split]} has no examples of {split}; expected the official file"
-        )
+    corpus = data_root / CORPUS[split]
+    for source in (corpus, data_root / DEV_IDS) if is_labelled(split) else (corpus,):
+        if not source.exists():
+            raise InputError(
+                f"no file {source}: expected the official file, to make {split}.tsv. Run "
+                "`vl-lst data download --task mrpc` first."
+            )
+    by_line = dict(_corpus_rows(data_root, split))
+    if not by_line:
+        raise FileFormatError(f"{corpus} has no examples of {split}; expected the official file")
+    rows = list(by_line.values())
     if is_labelled(split):
+        # A file with an error would be kept when the corpus is repaired.
+        for row in read_rows(corpus, LABELLED):
+            if row.line in by_line:
+                learned_text(LABELS, corpus, row)
         # As in the corpus, which begins with a byte-order mark.
         lines = ["\ufeff" + "\t".join(CORPUS_COLUMNS), *map("\t".join, rows)]
     else:
@@ -155,7 +170,7 @@ TASK = glue_task(
     sizes=SIZES,
     paper=HALVES_OF_DEV,
     text_format="sentence1: {} sentence2: {}",
-    labels=Classes(BINARY, placeholder="1", names=("not equivalent", "equivalent")),
+    labels=LABELS,
     submission={"test": "MRPC"},
     other_files=(
         DataFile(

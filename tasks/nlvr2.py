@@ -18,6 +18,7 @@ from eval.metrics import Metric
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.outputs import atomic_path
 from eval.submissions import first_five
+from eval.text import counted
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, Source, SplitSize
@@ -215,8 +216,8 @@ def _subset_labels(
             subset_labels = _labels_of(path, _read_statements(path))
             if unknown := [id_ for id_ in subset_labels if id_ not in labels]:
                 raise FileFormatError(
-                    f"{path}: {len(unknown):,} statements are not in the split "
-                    f"({first_five(unknown)}); expected a subset of it"
+                    f"{path}: {counted(len(unknown), 'statement is', 'statements are')} not in "
+                    f"the split ({first_five(unknown)}); expected a subset of it"
                 )
             return subset_labels
     return None

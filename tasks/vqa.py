@@ -16,6 +16,7 @@ from typing import Any
 from eval.errors import FileFormatError
 from eval.metrics import Metric
 from eval.submissions import first_five, require_same_ids
+from eval.text import counted
 from eval.vqa import answer_weights, score_vqa
 from tasks import _karpathy
 from tasks._answers import MIN_ANSWER_COUNT, prepare_answer_list
@@ -205,8 +206,9 @@ class _DerivedSplit:
             official |= split.annotations()
         if missing := [id_ for id_ in ids if id_ not in official]:
             raise FileFormatError(
-                f"{self._file}: {len(missing):,} questions ({first_five(missing)}) have no answers "
-                f"in {' or '.join(str(split.sources()[-1]) for split in self._official)}; expected "
+                f"{self._file} has {counted(len(missing), 'question')} without answers "
+                f"({first_five(missing)}) in "
+                f"{' or '.join(str(split.sources()[-1]) for split in self._official)}; expected "
                 "a subset of the official questions"
             )
         return {id_: official[id_] for id_ in ids}
@@ -279,8 +281,9 @@ def _require_same_questions(
     unasked = [id_ for id_ in annotations if id_ not in asked]
     if unanswered or unasked:
         raise FileFormatError(
-            f"{' and '.join(str(path) for path in sources)} do not match: {len(unanswered):,} "
-            f"questions have no annotation and {len(unasked):,} annotations have no question "
+            f"{' and '.join(str(path) for path in sources)} do not match: "
+            f"{counted(len(unanswered), 'question has', 'questions have')} no annotation and "
+            f"{counted(len(unasked), 'annotation has', 'annotations have')} no question "
             f"({first_five([*unanswered, *unasked])}); expected one annotation per question"
         )
 

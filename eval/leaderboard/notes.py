@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import Cost
+from eval.text import counted
 
 __all__ = [
     "FLOOR_NOTE",
@@ -137,5 +138,10 @@ def incomplete_notes(board: Board) -> list[str]:
         for each in board.incomplete[:MAX_INCOMPLETE_SHOWN]
     ]
     if further := len(board.incomplete) - len(notes):
-        notes.append(f"{further:,} more seeds without a result of their suite: see the page")
+        more = counted(
+            further,
+            "more seed without a result of its suite",
+            "more seeds without a result of their suite",
+        )
+        notes.append(f"{more}: see the page")
     return notes

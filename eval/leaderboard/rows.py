@@ -11,6 +11,7 @@ from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.runs import Run
 from eval.statistics.estimates import Estimate, estimate_score, interval
 from eval.statistics.samples import Sample
+from eval.text import counted
 
 __all__ = ["FloorKind", "Result", "Row", "build_rows", "devices_of", "is_comparable"]
 
@@ -168,7 +169,7 @@ def _processes(run: Run) -> str:
     number = run.record.num_processes
     if number is None:
         return "number of processes not recorded"
-    return "1 process" if number == 1 else f"{number} processes"
+    return counted(number, "process", "processes")
 
 
 def _estimates(results: Sequence[Result]) -> dict[str, Estimate]:

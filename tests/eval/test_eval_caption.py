@@ -147,7 +147,7 @@ def test_captions_of_other_images_are_counted_before_java_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(PredictionError, match=r"1 have no prediction \(2\) and 1 pred.*\(3\)"):
+    with pytest.raises(PredictionError, match=r"1 has no prediction \(2\) and 1 pred.*\(3\)"):
         score_captions({"1": "a", "3": "b"}, {"1": ["a"], "2": ["b"]})
 
 
@@ -155,7 +155,7 @@ def test_captions_of_other_images_are_counted_before_java_is_needed(
 def test_texts_that_cannot_be_scored_are_explained() -> None:
     with pytest.raises(InputError, match=r"'a \\ud83d dog' is not valid Unicode"):
         score_captions({"1": "a \ud83d dog"}, {"1": ["a dog"]})
-    with pytest.raises(InputError, match="the reference captions of 1 images contain no words"):
+    with pytest.raises(InputError, match="the reference captions of 1 image contain no words"):
         score_captions({"1": "a dog"}, {"1": ["...", ""]})
 
 

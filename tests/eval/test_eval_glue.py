@@ -135,7 +135,7 @@ def test_extreme_numbers_give_finite_scores(texts: list[str]) -> None:
     ("task", "predictions", "targets", "error", "message"),
     [
         ("sts-b", ["1"], ["1"], InputError, "no GLUE task 'sts-b': expected one of: ax, cola"),
-        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 predictions for 2 targets of rte"),
+        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 prediction for 2 targets of rte"),
         ("rte", [], [], InputError, "no examples of rte to score"),
         ("stsb", ["1"], ["1"], InputError, "not defined for 1 example"),
         (
@@ -171,7 +171,7 @@ def test_undefined_metrics_are_explained(
     ("task", "predictions", "targets", "error", "message"),
     [
         ("cola", [1, 0], ["1", "0"], PredictionError, "prediction 0 of cola is 1"),
-        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 predictions for 2 targets"),
+        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 prediction for 2 targets"),
         ("qqp", ["1", "1"], ["1", "same"], InputError, "found 'same' among the targets of qqp"),
         ("rte", ["1"], ["1"], InputError, "found 1 example of rte: expected at least 2"),
     ],

@@ -155,7 +155,7 @@ def test_missing_and_extra_predictions_are_counted(golden: Path) -> None:
     gone = next(iter(predictions))
     del predictions[gone]
     predictions["7"] = "yes"
-    with pytest.raises(PredictionError, match=rf"1 have no prediction \({gone}\) and 1 pred"):
+    with pytest.raises(PredictionError, match=rf"1 has no prediction \({gone}\) and 1 pred"):
         score(predictions, questions)
 
 
@@ -163,7 +163,7 @@ def test_some_but_not_all_unbalanced_predictions_are_an_error_unless_strict(gold
     predictions, questions, expected = case(golden, "val")
     unbalanced = [id_ for id_, each in questions.items() if not each["isBalanced"]]
     del predictions[unbalanced[0]]
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         score(predictions, questions)
     strict = score({**predictions, "7": "yes"}, questions, strict_official=True)
     assert strict.accuracy == expected["accuracy"]
@@ -172,12 +172,12 @@ def test_some_but_not_all_unbalanced_predictions_are_an_error_unless_strict(gold
 def test_a_missing_balanced_prediction_is_an_error_even_if_counts_match() -> None:
     questions = {"1": question(), "2": question(), "3": question(balanced=False)}
     for strict_official in (True, False):
-        with pytest.raises(PredictionError, match=r"1 have no prediction \(2\)"):
+        with pytest.raises(PredictionError, match=r"1 has no prediction \(2\)"):
             score({"1": "yes", "3": "yes"}, questions, strict_official=strict_official)
 
 
 def test_ids_converted_to_integers_are_recognised() -> None:
-    with pytest.raises(PredictionError, match=r"1 questions .* \(0042\), as if IDs were converted"):
+    with pytest.raises(PredictionError, match=r"1 question .* \(0042\), as if IDs were converted"):
         score({"42": "yes"}, {"0042": question()})
 
 
@@ -187,7 +187,7 @@ def test_ids_that_differ_only_in_zeros_are_different_questions() -> None:
 
 
 def test_questions_without_choices_are_counted() -> None:
-    with pytest.raises(FileFormatError, match=r"1 balanced questions have no entry .*\(01\)"):
+    with pytest.raises(FileFormatError, match=r"1 balanced question has no entry .*\(01\)"):
         score({"01": "yes"}, {"01": question()}, choices=[])
 
 

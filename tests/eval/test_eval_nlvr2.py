@@ -90,7 +90,7 @@ def test_any_other_answer_is_wrong(answer: str) -> None:
 def test_missing_and_extra_predictions_are_counted() -> None:
     predictions = {**LABELS, "dev-9-9-9": "True"}
     del predictions["dev-5-0-1"]
-    with pytest.raises(PredictionError, match=r"1 have no prediction \(dev-5-0-1\) and 1 pred"):
+    with pytest.raises(PredictionError, match=r"1 has no prediction \(dev-5-0-1\) and 1 pred"):
         score_nlvr2(predictions, LABELS)
 
 
@@ -118,7 +118,7 @@ def test_windows_line_ends_and_empty_labels_are_read(file: Path) -> None:
         ("dev-5-1-0 ,True", "line 2 has spaces"),
         ("", "line 2 is blank"),
         ("identifier,prediction", "line 2 has the label 'prediction', neither"),
-        ("dev-5-1-0", "line 2 has 1 columns"),
+        ("dev-5-1-0", "line 2 has 1 column"),
         ("dev-5-1-0,True,0.9", "line 2 has 3 columns"),
         ("dev-5-0-0,False", "line 2 answers dev-5-0-0 again after line 1"),
         ("dev-5-1-0,FALSE", "line 2 has the label 'FALSE', not 'False'"),

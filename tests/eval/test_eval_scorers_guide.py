@@ -31,7 +31,7 @@ def test_the_examples_of_the_guide_give_what_it_shows() -> None:
 def test_glue_takes_dictionaries_or_lists_but_not_both() -> None:
     given, correct = {"a": "1", "b": "0"}, {"b": "0", "a": "0"}
     assert glue_metrics("cola", given, correct) == glue_metrics("cola", ["0", "1"], ["0", "0"])
-    with pytest.raises(PredictionError, match=r"1 have no prediction \(b\)"):
+    with pytest.raises(PredictionError, match=r"1 has no prediction \(b\)"):
         glue_metrics("rte", {"a": "1"}, correct)
     with pytest.raises(PredictionError, match="expected two dictionaries, or two lists"):
         glue_metrics("rte", given, ["1", "0"])

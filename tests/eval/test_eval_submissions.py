@@ -21,7 +21,7 @@ def test_ids_of_another_type_are_reported_as_such(number: object) -> None:
 
 def test_other_examples_are_still_counted() -> None:
     with pytest.raises(
-        PredictionError, match="1 have no prediction.*1 predictions belong to other"
+        PredictionError, match="1 has no prediction.*1 prediction belongs to another"
     ):
         require_same_ids(["1", "2"], {"1": "yes", "3": "no"})
 
@@ -50,7 +50,7 @@ def test_predictions_are_returned_unchanged() -> None:
 
 @pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
 def test_similar_ids_are_reported(given: str) -> None:
-    with pytest.raises(PredictionError, match="1 IDs differ only in case, spaces, leading zeros"):
+    with pytest.raises(PredictionError, match="1 ID differs only in case, spaces, leading zeros"):
         require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
     with pytest.raises(PredictionError) as caught:
         require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})

@@ -1,4 +1,4 @@
-"""Sizes in bytes, escaped characters and similar names, as text for people."""
+"""Counts, sizes in bytes, escaped characters and similar names, as text for people."""
 
 import html
 
@@ -6,6 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from eval.text import (
+    counted,
     did_you_mean,
     escape_controls,
     escape_markdown,
@@ -108,3 +109,10 @@ def test_an_unknown_name_is_reported_with_those_that_exist() -> None:
         "no method 'lts': expected one of: full, lst; did you mean lst?"
     )
     assert unknown_name("method", "xyz", ["full"]) == "no method 'xyz': expected one of: full"
+
+
+def test_what_is_counted_agrees_with_its_number() -> None:
+    assert counted(1, "example") == "1 example"
+    assert [counted(number, "example") for number in (0, 2000)] == ["0 examples", "2,000 examples"]
+    assert counted(1, "example has", "examples have") == "1 example has"
+    assert counted(2, "example has", "examples have") == "2 examples have"

@@ -214,7 +214,7 @@ def test_missing_and_extra_predictions_are_counted(golden: Path) -> None:
     predictions, annotations = case(golden, "edge")
     del predictions[900000003]
     predictions[5] = "yes"
-    with pytest.raises(PredictionError, match=r"1 have no prediction \(900000003\) and 1 pred"):
+    with pytest.raises(PredictionError, match=r"1 has no prediction \(900000003\) and 1 pred"):
         score_vqa(predictions, annotations)
 
 

@@ -158,22 +158,22 @@ def first(table: str, name: str, value: object) -> Callable[[Any], object]:
     ("change", "message"),
     [
         (first("images", "id", "42"), r"images\[0\] has id '42', a string"),
-        (first("images", "id", 73), r"1 values of id occur more than once \(73\)"),
+        (first("images", "id", 73), r"1 value of id occurs more than once \(73\)"),
         (first("images", "file_name", None), r"images\[0\] has no 'file_name'"),
-        (first("annotations", "id", 701), r"1 values of id occur more than once \(701\)"),
+        (first("annotations", "id", 701), r"1 value of id occurs more than once \(701\)"),
         (
             first("annotations", "image_id", 5),
-            r"captions of 1 images that are not listed in 'images' \(5\)",
+            r"captions of 1 image not listed in 'images' \(5\)",
         ),
         (first("annotations", "caption", 5), r"annotations\[0\] has caption 5, an integer"),
         (first("annotations", "caption", "\ud83d"), "not valid Unicode"),
-        (lambda document: document["images"].pop(), r"captions of 1 images that are not.*\(133\)"),
-        (lambda document: document["images"].clear(), "captions of 4 images that are not listed"),
+        (lambda document: document["images"].pop(), r"captions of 1 image not.*\(133\)"),
+        (lambda document: document["images"].clear(), "captions of 4 images not listed"),
         (lambda document: document.pop("annotations"), "has no 'annotations'"),
         (lambda document: document.update(images=[], annotations=[]), "no images of val2014"),
         (
             lambda document: document["images"].append({"id": 9, "file_name": "9.jpg"}),
-            r"1 images have no caption \(9\)",
+            r"1 image has no caption \(9\)",
         ),
     ],
 )
@@ -192,7 +192,7 @@ def test_malformed_files_are_explained(
         (first("images", "cocoid", None), r"images\[0\] has no 'cocoid'"),
         (first("images", "split", 3), r"images\[0\] has split 3, an integer"),
         (first("images", "sentences", [{"raw": "a"}]), r"images\[0\].sentences\[0\] has no 'sent"),
-        (first("images", "sentences", []), r"1 images have no caption \(391895\)"),
+        (first("images", "sentences", []), r"1 image has no caption \(391895\)"),
         (lambda document: document.update(images=[]), "no images of karpathy_test"),
     ],
 )

@@ -62,6 +62,17 @@ def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
     assert check_split(get_task("vqa"), root, "train2014", None).problem is None
 
 
+def test_the_files_that_an_alternative_requires_are_named(tmp_path: Path) -> None:
+    """MRPC's corpus is read in place of train.tsv only together with the IDs of dev."""
+    folder = tmp_path / "glue/MRPC"
+    folder.mkdir(parents=True)
+    shutil.copyfile(FIXTURES / "mrpc/glue/MRPC/train.tsv", folder / "msr_paraphrase_train.txt")
+    for split in ("train", "dev"):
+        problem = check_split(get_task("mrpc"), tmp_path, split, None).problem
+        assert problem is not None
+        assert problem.startswith(f"{split} needs glue/MRPC/dev_ids.tsv (https://")
+
+
 def test_a_damaged_file_is_reported_as_a_problem_of_the_split(tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(FIXTURES / "nlvr2", root)

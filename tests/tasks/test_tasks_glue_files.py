@@ -72,16 +72,22 @@ def test_a_file_without_line_feeds_is_refused_before_it_fills_the_memory(file: P
 
 
 def test_spaces_are_kept(file: Path) -> None:
-    write(file, HEADER, "0\t a  b \t\t1")
-    assert texts(file) == [(" a  b ", "")]
+    write(file, HEADER, "0\t a  b \t \t1")
+    assert texts(file) == [(" a  b ", " ")]
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((HEADER, "0\ta\tb\t1", "1\ta\tb"), r"train.tsv: line 3 has 3 columns; expected 4 \(index"),
+        (
+            (HEADER, "0\ta\tb\t1", "1\ta\tb"),
+            r"train.tsv: line 3 has 3 columns; expected 4 columns \(ind",
+        ),
         ((HEADER, "0\ta\tb\t1\tx"), "line 2 has 5 columns; expected 4"),
-        ((HEADER, "0\ta\tb\t1", ""), "line 3 has 1 columns; expected 4"),
+        ((HEADER, "0\ta\tb\t1", "", "1\ta\tb\t1"), "line 3 is empty; expected 4 .*Remove it"),
+        ((HEADER, "0,a,b,1"), r"line 2 has 1 column; expected 4 columns \(index"),
+        ((HEADER, "0\ta\tb\t1", "1\ta\t\t1"), "line 3 has an empty 'second'; expected a text"),
+        ((HEADER, "0\ta\tb\t1", "\ta\tb\t1"), "line 3 has an empty 'index'; expected an ID"),
         (("index,first,second,label",), "line 1 is 'index,first.*without 'first' and 'second'"),
         (("index\tfirst\tlabel",), "without 'second'; expected a header with the columns"),
         ((f"{HEADER}\tlabel", "0\ta\tb\t1\t0"), "has the column 'label' 2 times; expected it once"),
@@ -152,6 +158,20 @@ def test_incomplete_rows_of_qqp_are_skipped(caplog: pytest.LogCaptureFixture) ->
     test = task.load(root, "test")
     assert test.ids() == ["0", "1"], "every test example needs an answer"
     assert test[1].prompt == "qqp question1: Who wrote this? question2: "
+
+
+def test_a_file_whose_rows_are_all_skipped_is_explained(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(FIXTURES / "qqp", root)
+    path = root / "glue/QQP/dev.tsv"
+    header = path.read_text().splitlines()[0]
+    write(path, header, header.replace("question2", "").replace("is_duplicate", ""))
+    message = "dev.tsv has no examples: found only 1 row without a text or the label; expected"
+    with pytest.raises(FileFormatError, match=message):
+        get_task("qqp").load(root, "dev")
+    assert "skipped 1 row without" in caplog.text
 
 
 def test_other_tasks_do_not_skip_incomplete_rows(tmp_path: Path) -> None:

@@ -136,9 +136,9 @@ def test_lxmert_files_replace_missing_official_files(root: Path) -> None:
 def test_repeated_ids_in_lxmert_files_are_refused(root: Path) -> None:
     questions = read(root / "gqa" / "testdev.json")
     write(root / "gqa" / "testdev.json", [*questions, questions[0]])
-    with pytest.raises(FileFormatError, match=r"1 values of question_id .* \(0401\)"):
+    with pytest.raises(FileFormatError, match=r"1 value of question_id .* \(0401\)"):
         TASK.load(root, "testdev")
-    with pytest.raises(FileFormatError, match=r"1 values of question_id .* \(0401\)"):
+    with pytest.raises(FileFormatError, match=r"1 value of question_id .* \(0401\)"):
         TASK.score({"0401": "bench", "0402": "yes"}, root, "testdev")
 
 

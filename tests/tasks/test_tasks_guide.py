@@ -92,7 +92,7 @@ def test_a_task_of_text_alone_differs_only_in_what_the_guide_says(
 
 
 def test_the_task_of_the_guide_refuses_wrong_input(colors: Task, data_root: Path) -> None:
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         colors.score({"0": "red"}, data_root, "val")
     with pytest.raises(InputError, match="no split 'test'"):
         colors.load(data_root, "test")

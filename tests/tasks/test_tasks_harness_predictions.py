@@ -183,7 +183,7 @@ def test_what_is_no_single_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"line 3 \(doc_id 2\) has filtered_resps \['a', 'b'"):
         read("vqa", write_lines(tmp_path / "a.jsonl", rows))
     twice = samples("gqa", doc=lambda one: {"id": one.id})
-    with pytest.raises(PredictionError, match=r"1 examples have more than one answer \(0201\)"):
+    with pytest.raises(PredictionError, match=r"1 example has more than one answer \(0201\)"):
         read("gqa", write_lines(tmp_path / "b.jsonl", [*twice, twice[0]]))
     table_rows = table("vqa")
     del table_rows[1]["prediction"]

@@ -110,7 +110,7 @@ def test_sentences_may_contain_line_separators(root: Path) -> None:
         ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', capitalized"),
         ("label", True, "line 2 has label True"),
         ("identifier", "dev-5-1", "line 2 has identifier 'dev-5-1'; expected split-set-pair"),
-        ("identifier", "dev-5-0-0", r"1 values of identifier occur more than once \(dev-5-0-0\)"),
+        ("identifier", "dev-5-0-0", r"1 value of identifier occurs more than once \(dev-5-0-0\)"),
         ("sentence", None, "line 2 has sentence None"),
     ],
 )

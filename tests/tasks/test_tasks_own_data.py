@@ -161,7 +161,7 @@ def test_scores_follow_the_rules_of_the_task(
     assert score.per_example == {"k1": best}
     assert score.protocol.endswith(protocol) or protocol in score.protocol
     assert score_own_predictions({"k1": "wrong"}, file, chosen).metrics["accuracy"] == 0.0
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         score_own_predictions({}, file, chosen)
 
 

@@ -1,6 +1,7 @@
 """A user's own examples of tasks without images: one or two texts, and any text as an answer."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ def line(**changes: Any) -> dict[str, Any]:
         ("rte", ["It {rains}.", "It snows."], "rte sentence1: It {rains}. sentence2: It snows."),
         ("rte", "sentence1: A sentence2: B", "rte sentence1: A sentence2: B"),
         ("rte", "rte sentence1: A sentence2: B", "rte sentence1: A sentence2: B"),
-        ("rte", "two texts as they are", "rte two texts as they are"),
         ("mnli", ["A", "B"], "mnli premise: A hypothesis B"),
         ("ax", ["A", "B"], "mnli premise: A hypothesis B"),
         ("cola", "It rains. ", "cola sentence: It rains. "),
         ("cola", ["It rains."], "cola sentence: It rains."),
         ("cola", "sentence: It\nrains.", "cola sentence: It\nrains."),
         ("cola", "cola sentence: It rains.", "cola sentence: It rains."),
+        ("cola", "cola is a drink.", "cola sentence: cola is a drink."),
+        ("cola", ["cola is a drink."], "cola sentence: cola is a drink."),
     ],
 )
 def test_texts_get_the_format_of_the_task(
@@ -57,17 +59,26 @@ def test_a_task_of_one_question_takes_a_list_of_one(file: Path) -> None:
     ("task", "changes", "message"),
     [
         ("rte", {"images": ["a.jpg"]}, "line 1 has images; rte takes none: leave the field out"),
-        ("rte", {"images": []}, "line 1 has images; rte takes none"),
-        ("rte", {"prompt": ["A"]}, "line 1 has a prompt of 1 texts; rte takes 2"),
+        ("rte", {"images": ""}, "line 1 has images; rte takes none"),
+        ("rte", {"prompt": ["A"]}, "line 1 has a prompt of 1 text; rte takes 2"),
         ("cola", {}, "line 1 has a prompt of 2 texts; cola takes 1"),
         ("rte", {"prompt": ["A", " "]}, "line 1 has ' ' in 'prompt'; expected non-empty strings"),
+        (
+            "rte",
+            {"prompt": "A B"},
+            "has the prompt 'A B'; expected a list of 2 .*'sentence1: ... se",
+        ),
+        ("mnli", {"prompt": "mnli A"}, "'mnli A'; expected .* 'premise: ... hypothesis ...'"),
         ("rte", {"prompt": 3}, "line 1 has prompt 3, an integer; expected a string"),
         ("rte", {"prompt": None}, 'line 1 has no \'prompt\'.*{"id": ..., "prompt": '),
         ("rte", {"answers": ["entailment"]}, "has the answer 'entailment'; expected '0' or '1'"),
         ("rte", {"answers": ["0", "1"]}, "has 2 answers; rte takes one correct answer"),
         ("stsb", {"answers": ["six"]}, "has the answer 'six'; expected a number from 0 to 5"),
         ("stsb", {"answers": ["5.5"]}, "has the answer '5.5'; expected a number from 0 to 5"),
-        ("stsb", {"answers": ["nan"]}, "has the answer 'nan'"),
+        *(
+            ("stsb", {"answers": [number]}, f"has the answer '{number}'; expected a number")
+            for number in ("nan", "0_3", "\u0663", "1e0", "-0.0", "5.")
+        ),
     ],
 )
 def test_wrong_lines_are_explained(
@@ -76,6 +87,27 @@ def test_wrong_lines_are_explained(
     write(file, line(**changes))
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task(task))
+
+
+def test_answers_of_a_range_below_zero_may_be_negative(file: Path) -> None:
+    write(file, line(answers=["-0.5"]))
+    task = replace(get_task("stsb"), value_range=(-1.0, 1.0))
+    assert load_own_examples(file, task)[0].targets == (("-0.5", 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("rte", line() | {"images": []}),
+        ("rte", line() | {"images": None}),
+        ("caption", line(images=["a.jpg"], answers=["a cup"]) | {"prompt": None}),
+    ],
+)
+def test_a_column_shared_with_other_tasks_may_be_empty(
+    file: Path, task: str, row: dict[str, Any]
+) -> None:
+    write(file, row)
+    assert len(load_own_examples(file, get_task(task))) == 1
 
 
 def test_own_predictions_get_the_official_metrics(file: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_answer_list_and_its_inverse_are_written(root: Path) -> None:
     answers = json.loads((root / "vqa" / "trainval_label2ans.json").read_text())
     labels = json.loads((root / "vqa" / "trainval_ans2label.json").read_text())
     assert [labels[answer] for answer in answers] == list(range(len(answers)))
-    assert first.note.startswith(f"{len(answers):,} answers, each of at least 1 examples")
+    assert first.note.startswith(f"{len(answers):,} answers, each of at least 1 example")
     assert "not the 3,129 of the standard list" in first.note
 
 
@@ -103,7 +103,7 @@ def test_the_default_count_is_the_task_s_and_the_note_reports_coverage(
     assert "covering 100.0 % of their answers" in prepare(root)[0].note
     shutil.copytree(FIXTURES / "gqa" / "gqa", tmp_path / "copy" / "gqa")
     (listed,) = prepare(tmp_path / "copy", "gqa", min_count=None)
-    assert "each of at least 1 examples of train and val, covering 100.0 %" in listed.note
+    assert "each of at least 1 example of train and val, covering 100.0 %" in listed.note
 
 
 def test_an_inverse_of_another_list_is_an_error(root: Path) -> None:

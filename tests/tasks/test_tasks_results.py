@@ -62,6 +62,16 @@ def test_ids_of_another_type_are_refused(name: str, one: dict[str, Any], file: P
     assert f"[1] has {id_field} {wrong!r}, a" in message
 
 
+@pytest.mark.parametrize(
+    ("row", "found"), [({"id": 1.0}, "has id 1.0, a number"), ({}, "has no 'id'")]
+)
+def test_ids_that_may_be_texts_or_integers_are_described(
+    row: dict[str, Any], found: str, file: Path
+) -> None:
+    message = refused(get_task("sst2"), file, [{**row, "answer": "1"}], FileFormatError)
+    assert f"[0] {found}; expected a string or an integer" in message
+
+
 def test_an_answer_must_be_a_string(task: Task, one: dict[str, Any], file: Path) -> None:
     id_field, answer_field = one
     without = [{id_field: one[id_field]}]
@@ -88,7 +98,7 @@ def test_repeated_answers_are_counted_and_named(
     id_field, answer_field = one
     twice = [one, {**one, answer_field: "no"}]
     message = refused(task, file, twice, PredictionError)
-    assert f"1 examples have more than one {answer_field} ({one[id_field]})" in message
+    assert f"1 example has more than one {answer_field} ({one[id_field]})" in message
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])

@@ -96,19 +96,19 @@ def test_the_files_in_an_archive_are_checked(tmp_path: Path) -> None:
             ids = task.load(root, split).ids()[split == "test2014" :]
             content = [{"image_id": int(id_), "caption": "a dog"} for id_ in ids]
             archive.writestr(f"captions_{split}_lst_results.json", json.dumps(content))
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         check_submission(task, path, root, "test2014")
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda rows: rows[1:], PredictionError, "1 have no prediction"),
+        (lambda rows: rows[1:], PredictionError, "1 has no prediction"),
         (lambda rows: [*rows, rows[0]], PredictionError, "more than one answer"),
         (
             lambda rows: [*rows, {"question_id": 1, "answer": "yes"}],
             PredictionError,
-            "1 predictions belong to other examples",
+            "1 prediction belongs to another example",
         ),
         (
             lambda rows: [{**row, "question_id": str(row["question_id"])} for row in rows],

@@ -120,7 +120,7 @@ def test_missing_test_files_are_filled_in_their_published_size(tmp_path: Path) -
 def test_predictions_of_other_examples_and_tasks_are_refused(root: Path, tmp_path: Path) -> None:
     predictions = answers(root)
     del predictions["rte"]["test"]["1"]
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         write_suite_submission("glue", predictions, root, tmp_path)
     for given in ({"vqa": {"test2015": {}}}, {"rte": {"dev": {}}}):
         with pytest.raises(InputError, match="has no file for (vqa test2015|rte dev)"):
@@ -190,13 +190,13 @@ def test_archives_that_the_server_refuses_are_explained(
 
 def test_missing_and_doubled_answers_are_refused(archive: Path, root: Path) -> None:
     rewrite(archive, lambda files: files.update({"WNLI.tsv": b"index\tprediction\n"}))
-    with pytest.raises(PredictionError, match="1 have no prediction"):
+    with pytest.raises(PredictionError, match="1 has no prediction"):
         check_suite_submission("glue", archive, root)
     rewrite(archive, lambda files: files.update({"WNLI.tsv": b"index\tprediction\n0\t1\n0\t1\n"}))
     with pytest.raises(FileFormatError, match="line 3 has the index '0'; expected 1"):
         check_suite_submission("glue", archive, root)
     rewrite(archive, lambda files: files.update({"WNLI.tsv": b"index\tprediction\n0\t1\n1\t1\n"}))
-    with pytest.raises(PredictionError, match="1 predictions belong to other examples"):
+    with pytest.raises(PredictionError, match="1 prediction belongs to another example"):
         check_suite_submission("glue", archive, root)
 
 
@@ -205,6 +205,14 @@ def test_two_files_of_one_name_are_refused(archive: Path, root: Path) -> None:
         opened.writestr("RTE.tsv", "index\tprediction\n")
     with pytest.raises(FileFormatError, match="two files of the same name"):
         check_suite_submission("glue", archive, root)
+
+
+def test_a_single_file_is_not_checked_as_an_archive(tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "RTE.tsv"
+    path.write_text("index\tprediction\n0\tentailment\n")
+    message = r"RTE.tsv is not .*zip archive; expected glue.zip with AX.tsv, .* its own --task"
+    with pytest.raises(FileFormatError, match=message):
+        check_suite_submission("glue", path, root)
 
 
 def test_an_archive_is_not_checked_as_the_file_of_one_task(archive: Path, root: Path) -> None:

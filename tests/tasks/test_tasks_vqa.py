@@ -86,7 +86,7 @@ def test_karpathy_answers_may_be_strings(root: Path) -> None:
 
 def test_derived_questions_without_official_answers_are_counted(root: Path) -> None:
     edit(root / "vqa" / "minival.json", lambda items: items[0].update(question_id=31))
-    with pytest.raises(FileFormatError, match=r"1 questions \(31\) have no answers in"):
+    with pytest.raises(FileFormatError, match=r"1 question without answers \(31\) in"):
         TASK.load(root, "minival")
 
 
@@ -134,7 +134,7 @@ def first(name: str, value: object) -> Callable[[Any], object]:
         (QUESTIONS, first("question_id", True), r"questions\[0\] has question_id True"),
         (QUESTIONS, first("question", None), r"questions\[0\] has no 'question'"),
         (QUESTIONS, first("image_id", 4.5), r"questions\[0\] has image_id 4.5"),
-        (QUESTIONS, first("question_id", 42001), r"1 values of question_id occur more.*\(42001\)"),
+        (QUESTIONS, first("question_id", 42001), r"1 value of question_id occurs more.*\(42001\)"),
         (
             QUESTIONS,
             lambda document: document["questions"].pop(0),
@@ -144,8 +144,8 @@ def first(name: str, value: object) -> Callable[[Any], object]:
         (QUESTIONS, lambda document: document.update(questions={}), "questions is an object"),
         (QUESTIONS, lambda document: document["questions"].append(7), r"\[6\] is an integer"),
         (QUESTIONS, first("question", "\ud83d"), "not valid Unicode"),
-        (ANNOTATIONS, lambda document: document["annotations"].pop(0), r"1 questions.*\(42000\)"),
-        (ANNOTATIONS, first("question_id", 42001), r"1 values of question_id occur more"),
+        (ANNOTATIONS, lambda document: document["annotations"].pop(0), r"1 question.*\(42000\)"),
+        (ANNOTATIONS, first("question_id", 42001), r"1 value of question_id occurs more"),
         (
             ANNOTATIONS,
             first("answers", []),

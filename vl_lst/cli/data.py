@@ -154,7 +154,9 @@ def _check_task(
             else each
             for each in split_states
         ]
-    problems = [state.problem for state in split_states if state.problem is not None]
+    found = (state.problem for state in split_states if state.problem is not None)
+    # Splits that are read from the same file have the same problem.
+    problems = list(dict.fromkeys(found))
     if file_states:
         print_table(file_table(chosen, data_root, file_states))
     print_table(split_table(split_states, has_images=chosen.images_per_example > 0))

@@ -81,6 +81,18 @@ def test_check_reports_missing_files(
     assert data("check", root, "--split", "val2014") == 0
 
 
+def test_check_reports_a_problem_of_two_splits_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "glue" / "MRPC"
+    folder.mkdir(parents=True)
+    corpus = FIXTURES / "mrpc" / "glue" / "MRPC" / "train.tsv"
+    shutil.copyfile(corpus, folder / "msr_paraphrase_train.txt")
+    (folder / "dev_ids.tsv").write_text("no IDs\n")
+    assert data("check", tmp_path, task="mrpc") == 1
+    assert capsys.readouterr().err.count("line 1 is 'no IDs") == 1
+
+
 def test_check_of_an_empty_folder_lists_all_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +200,6 @@ def test_check_submission(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
     file.write_text(json.dumps([{"question_id": id_, "answer": "yes"} for id_ in ids[1:]]))
     assert main([*arguments, "--check-submission", str(file)]) == 1
-    assert "1 have no prediction" in capsys.readouterr().err
+    assert "1 has no prediction" in capsys.readouterr().err
     assert main(arguments) == 2
     assert main([*arguments, "--check-submission", str(file), "--predictions", str(file)]) == 2
