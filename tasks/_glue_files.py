@@ -10,7 +10,7 @@ test files.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
     Raises:
         InputError: There is no such file.
         FileFormatError: It is not UTF-8, has another header, or has no examples; or a line has more
-            or fewer columns than the header, an empty ID or, in a file with labels, an empty text.
+            or fewer columns than the header, or an empty ID.
     """
     names = columns.required()
     rows: list[Row] = []
@@ -90,7 +90,8 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
             skipped += 1
             continue
         by_name = dict(zip(names, values, strict=True))
-        _require_values(path, line, by_name, columns)
+        if columns.ids and not by_name[columns.ids]:
+            raise line_problem(path, line, f"has an empty {columns.ids!r}; expected an ID")
         rows.append(
             Row(
                 id=by_name[columns.ids] if columns.ids else str(len(rows)),
@@ -203,19 +204,6 @@ def read_lines(path: Path, *, expected: str) -> Iterator[tuple[int, str]]:
 def line_problem(path: Path, line: int, message: str) -> FileFormatError:
     """Return an error about one line of a file."""
     return FileFormatError(f"{path}: line {line} {message}")
-
-
-def _require_values(path: Path, line: int, by_name: Mapping[str, str], columns: Columns) -> None:
-    """Check that an example has an ID and, if its label is known, all texts.
-
-    Test files may lack texts, because the server expects an answer to each line.
-    """
-    if columns.ids and not by_name[columns.ids]:
-        raise line_problem(path, line, f"has an empty {columns.ids!r}; expected an ID")
-    if columns.label is None:
-        return
-    if empty := [name for name in columns.texts if not by_name[name]]:
-        raise line_problem(path, line, f"has an empty {empty[0]!r}; expected a text")
 
 
 def _described(columns: Columns) -> str:

@@ -86,7 +86,6 @@ def test_spaces_are_kept(file: Path) -> None:
         ((HEADER, "0\ta\tb\t1\tx"), "line 2 has 5 columns; expected 4"),
         ((HEADER, "0\ta\tb\t1", "", "1\ta\tb\t1"), "line 3 is empty; expected 4 .*Remove it"),
         ((HEADER, "0,a,b,1"), r"line 2 has 1 column; expected 4 columns \(index"),
-        ((HEADER, "0\ta\tb\t1", "1\ta\t\t1"), "line 3 has an empty 'second'; expected a text"),
         ((HEADER, "0\ta\tb\t1", "\ta\tb\t1"), "line 3 has an empty 'index'; expected an ID"),
         (("index,first,second,label",), "line 1 is 'index,first.*without 'first' and 'second'"),
         (("index\tfirst\tlabel",), "without 'second'; expected a header with the columns"),
@@ -101,6 +100,11 @@ def test_malformed_files_are_explained(file: Path, lines: tuple[str, ...], messa
     write(file, *lines)
     with pytest.raises(FileFormatError, match=message):
         read_rows(file, PAIRS)
+
+
+def test_empty_texts_are_kept(file: Path) -> None:
+    write(file, HEADER, "0\ta\t\t1", "1\t\tb\t0")
+    assert [row.texts for row in read_rows(file, PAIRS)] == [("a", ""), ("", "b")]
 
 
 def test_invalid_unicode_is_located(file: Path) -> None:

@@ -106,9 +106,9 @@ def test_no_file_without_examples_is_made_from_the_corpus(corpus_root: Path) -> 
     assert not list(folder.glob("t*.tsv"))
 
 
-@pytest.mark.parametrize(("old", "new"), [("1\t205", "yes\t205"), ("\tPrices fell .\t", "\t\t")])
-def test_no_broken_file_is_made_from_the_corpus(corpus_root: Path, old: str, new: str) -> None:
+def test_no_broken_file_is_made_from_the_corpus(corpus_root: Path) -> None:
     """It would be kept when the corpus is repaired."""
+    old, new = "1\t205", "yes\t205"
     corpus = corpus_root / "glue/MRPC/msr_paraphrase_train.txt"
     text = corpus.read_text(encoding="utf-8-sig")
     line = text[: text.index(old)].count("\n") + 1
