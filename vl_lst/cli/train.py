@@ -13,7 +13,7 @@ from vl_lst.bundled import DEMO
 from vl_lst.cli._choices import SUITE_NAMES, TASKS, complete_encoder, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
-from vl_lst.cli._features import DEMO_ENCODER
+from vl_lst.cli._features import DEFAULT_ENCODER, DEMO_ENCODER
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._recipe_options import (
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from vl_lst.recipes import Recipe
 
 __all__ = ["train"]
-
-DEFAULT_ENCODER = "RN101"
 
 
 def train(
