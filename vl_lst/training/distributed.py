@@ -128,7 +128,7 @@ def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     """Move a model to this process's device and average its gradients over the processes.
 
     Frozen parameters are equal in all processes and not broadcast: they are most of the model, and
-    quantised ones cannot be broadcast.
+    quantized ones cannot be broadcast.
 
     Args:
         accelerator: The processes.

@@ -147,7 +147,7 @@ class _Session:
 
         1. Load the data and build the model; all processes must have the same.
         2. In a new run, let the method compute initial weights.
-        3. Quantise the backbone.
+        3. Quantize the backbone.
         4. Create the trainer, which restores the last checkpoint.
         5. Train.
         """
@@ -159,7 +159,7 @@ class _Session:
         if find_checkpoint(directory.last) is None:
             samples = sample_examples(data, built.tokenizer, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
-        built.quantise_backbone()
+        built.quantize_backbone()
         trainer = Trainer(
             recipe=recipe,
             data=data,

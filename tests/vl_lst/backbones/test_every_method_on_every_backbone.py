@@ -281,7 +281,7 @@ def refusal(name: str, method: str, backbone: FrozenBackbone, **changed: Any) ->
         "options": OPTIONS.get(method, {}),
         "visual": visual_for(backbone),
         "heads": {DEFAULT_TASK: HEADS[heads_for(name, method)[0]]},
-        "precision": "nf4" if get_method(method).needs_quantised_backbone else "fp32",
+        "precision": "nf4" if get_method(method).needs_quantized_backbone else "fp32",
     }
     with pytest.raises(ModelError) as caught:
         attach_method(method, backbone=backbone, **{**settings, **changed})  # type: ignore[arg-type]

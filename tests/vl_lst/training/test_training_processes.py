@@ -237,9 +237,9 @@ PRECISIONS = ("int8", "nf4")
 
 
 @pytest.fixture(scope="module")
-def quantised_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run of two processes for each precision of the backbone."""
-    folder = tmp_path_factory.mktemp("quantised")
+    folder = tmp_path_factory.mktemp("quantized")
     changes = [f"training.{name}=1" for name in ("log_every_steps", "epochs")]
     more = ["--set", "method.options.dropout=0.0"]
     more += [word for change in changes for word in ("--set", change)]
@@ -253,10 +253,10 @@ def quantised_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_two_processes_with_a_quantised_backbone_learn_like_one(
-    quantised_runs: Path, tmp_path: Path, precision: str
+def test_two_processes_with_a_quantized_backbone_learn_like_one(
+    quantized_runs: Path, tmp_path: Path, precision: str
 ) -> None:
-    one, two = tmp_path / "one", quantised_runs / precision
+    one, two = tmp_path / "one", quantized_runs / precision
     train(RunDirectory(two).recipe(), one)
     losses = [
         [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
