@@ -212,8 +212,7 @@ class StepBench:
             optimizer=OPTIMIZER.name,
         )
         model.train()
-        if row.backbone_precision in ("int8", "nf4"):
-            quantize(model.backbone, row.backbone_precision)
+        quantize(model.backbone, row.backbone_precision)
         if row.compiled:
             compile_blocks(model, self._compiler)
         return model.to(self._device), trainable, batch

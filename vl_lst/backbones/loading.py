@@ -28,7 +28,7 @@ from vl_lst.backbones.tokenizer import vocabulary_sha256
 from vl_lst.backbones.tokenizer_files import TOKENIZER_FILES, load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
-from vl_lst.choices import Vocabulary
+from vl_lst.choices import QUANTIZED, Vocabulary
 from vl_lst.errors import ModelError
 
 __all__ = [
@@ -122,7 +122,7 @@ def load_backbone(
         for _, weight in weights_of(model)
         if weight.is_floating_point()
     )
-    if precision in ("int8", "nf4"):
+    if precision in QUANTIZED:
         quantize(backbone, precision)
         is_rounded = False
     # Hashing billions of weights takes seconds.

@@ -9,7 +9,7 @@ Gradients pass through quantized layers to their inputs, as in QLoRA (arXiv 2305
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vl_lst.backbones.backbone import Backbone
-from vl_lst.choices import BackbonePrecision
+from vl_lst.choices import QUANTIZED, BackbonePrecision
 from vl_lst.errors import ModelError
 
 __all__ = [
@@ -35,18 +35,21 @@ NF4_BLOCK = 64
 MAX_NF4_SCALES = 256
 
 
-def quantize(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
-    """Quantize the linear layers in the blocks of a backbone, in place.
+def quantize(backbone: Backbone, precision: BackbonePrecision) -> None:
+    """Quantize the linear layers in the blocks of a backbone, in place, if the precision says so.
 
     Args:
         backbone: Backbone, to which a method may have been attached; what trains is left out.
         precision: `int8` has 8 bits per weight and one scale per output channel. `nf4` has 4 bits
             from a table of normal quantiles and one 8-bit scale per 64 weights (QLoRA, arXiv
-            2305.14314). Both are dequantized to the activations' precision when used.
+            2305.14314). Both are dequantized to the activations' precision when used. `fp32` and
+            `bf16` change nothing.
 
     Raises:
         ModelError: torchao is not installed, or a weight does not divide into blocks.
     """
+    if precision not in QUANTIZED:
+        return
     layers = _frozen_layers(backbone)
     torchao = _torchao()
     if precision == "int8":
@@ -108,7 +111,7 @@ def _frozen_layers(backbone: Backbone) -> list[nn.Linear]:
     return [layer for layer in backbone.linear_layers if not layer.weight.requires_grad]
 
 
-def bytes_freed_by_quantization(backbone: Backbone, precision: Literal["int8", "nf4"]) -> int:
+def bytes_freed_by_quantization(backbone: Backbone, precision: BackbonePrecision) -> int:
     """Return the number of bytes that `quantize` would free; works on models without data.
 
     Args:
@@ -118,6 +121,8 @@ def bytes_freed_by_quantization(backbone: Backbone, precision: Literal["int8", "
     Raises:
         ModelError: A weight does not divide into blocks.
     """
+    if precision not in QUANTIZED:
+        return 0
     freed = 0
     for layer in _frozen_layers(backbone):
         weight = layer.weight

@@ -238,7 +238,7 @@ def read_compared_methods(
         keeps_own = method.needs_quantized_backbone and precision not in QUANTIZED
         if precision is not None and precision != AUTO and not keeps_own:
             precisions[name] = precision
-        elif of_recipe == "nf4" or of_recipe == "int8":
+        elif of_recipe in QUANTIZED:
             precisions[name] = of_recipe
         else:
             precisions[name] = "fp32" if method.trains_backbone_weights else None

@@ -325,8 +325,7 @@ class _Profiler:
         if dataless:
             dataless.adopt(model)
             return model, {name: model.get_parameter(name) for name in trainable}
-        if precision in ("int8", "nf4"):
-            quantize(model.backbone, precision)
+        quantize(model.backbone, precision)
         return model.to(self._settings.device), trainable
 
     def _running(self) -> AbstractContextManager[None]:
@@ -356,7 +355,7 @@ class _Profiler:
 
     def _parameter_bytes(self, model: Any, precision: BackbonePrecision) -> int:
         held = model_bytes(model)
-        if self._settings.estimate and precision in ("int8", "nf4"):
+        if self._settings.estimate:
             held -= bytes_freed_by_quantization(model.backbone, precision)
         return held
 

@@ -75,9 +75,7 @@ class BuiltModel:
 
         Call this after the method's `initialise`, which may copy weights of the backbone.
         """
-        if self.precision in ("int8", "nf4") and not isinstance(
-            self.model.backbone, StoredBackbone
-        ):
+        if not isinstance(self.model.backbone, StoredBackbone):
             quantize(self.model.backbone, self.precision)
 
     def parameter_bytes(self) -> int:
@@ -250,8 +248,7 @@ def load_backbone_alone(recipe: Recipe) -> tuple[UntrainedModel, str]:
     loaded = load_unquantized(recipe)
     frozen, precision = loaded.backbone, recipe.backbone.precision
     model = UntrainedModel(frozen.model, family=frozen.family, tasks=())
-    if precision in ("int8", "nf4"):
-        quantize(model.backbone, precision)
+    quantize(model.backbone, precision)
     return model, loaded.fingerprint
 
 

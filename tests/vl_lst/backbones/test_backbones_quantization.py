@@ -17,6 +17,7 @@ from vl_lst.backbones.quantization import (
     quantize,
 )
 from vl_lst.bundled import T5_FOLDER
+from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.recipes.building import attach_method
@@ -70,6 +71,16 @@ def test_block_weights_shrink_and_the_embedding_does_not(precision: str, share: 
     assert held_bytes(layer) < share * 2 * layer.numel()
     assert torch.equal(model.get_input_embeddings().weight, table)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_precisions_change_nothing(precision: BackbonePrecision) -> None:
+    model = small_t5()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    backbone = FrozenBackbone(model)
+    assert bytes_freed_by_quantization(backbone, precision) == 0
+    quantize(backbone, precision)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
