@@ -134,7 +134,9 @@ class SherlModel(FrozenBackboneModel[SherlEncoding]):
     def _encode_through_last(self, batch: Batch) -> SherlEncoding:
         """Let the last block of an encoder without a decoder read the mixed states."""
         index_B = batch.prompt_index_B
-        paused, mask_UT = self.backbone.encode_to_last(batch.prompt_ids_UT, self.encoder.tapped)
+        paused, mask_UT = self.backbone.encode_to_last(
+            batch.prompt_ids_UT, self.encoder.tapped, self.images_of_prompts(batch)
+        )
         mixed_UTD = self.encoder(paused.embedding_NTD, paused.blocks_KNTD)
         mask_BT = mask_UT.index_select(0, index_B)
         joined_BSD, mask_BS = self._join(batch, mixed_UTD.index_select(0, index_B), mask_BT)
