@@ -161,9 +161,8 @@ def test_a_failure_of_one_process_ends_all(
 
 def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, "other"])
-    pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match="process 1 of 2 found other training data"):
-        distributed.require_same_inputs(pair, "card")
+        distributed.require_same_inputs("card")
 
 
 def test_processes_must_train_the_same_recipe(
@@ -172,11 +171,10 @@ def test_processes_must_train_the_same_recipe(
     """A launcher may start one process for each run of a sweep."""
     other = world.recipe(optimizer__lr=0.5, training__workers=2)
     monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, other])
-    pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match=r"process 1 of 2 .*optimizer.lr: 0.01 .*0.5 given"):
-        distributed.require_same_recipe(pair, world.recipe())
+        distributed.require_same_recipe(world.recipe())
     other = world.recipe(training__workers=2)
-    distributed.require_same_recipe(pair, world.recipe())
+    distributed.require_same_recipe(world.recipe())
 
 
 def run_two(folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
