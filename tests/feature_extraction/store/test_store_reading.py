@@ -22,11 +22,6 @@ from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.store import FeatureStore
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "store.h5", ["a", "bad", "c", "dé"])
-
-
 class TestContract:
     """The objects of the file, as h5py alone reads them."""
 
