@@ -17,7 +17,7 @@ from torch import nn
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import DTYPES
-from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
+from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantize
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.backbones.states.reader import PaddedStates
 from vl_lst.backbones.stored import BackboneStates, StoredBackbone
@@ -212,8 +212,7 @@ class StepBench:
             optimizer=OPTIMIZER.name,
         )
         model.train()
-        if row.backbone_precision in ("int8", "nf4"):
-            quantise(model.backbone, row.backbone_precision)
+        quantize(model.backbone, row.backbone_precision)
         if row.compiled:
             compile_blocks(model, self._compiler)
         return model.to(self._device), trainable, batch

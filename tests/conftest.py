@@ -1,6 +1,7 @@
 """Fixtures shared by the whole suite."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,3 +115,17 @@ def hub(tmp_path: Path) -> "Iterator[LoopbackHub]":
 
     with running_hub(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, which a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a cache that only this test uses."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VL_LST_CACHE", str(folder))
+    return folder

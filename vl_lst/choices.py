@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = [
     "AUTO",
-    "QUANTISED",
+    "QUANTIZED",
     "ArithmeticPrecision",
     "BackbonePrecision",
     "ChosenArithmeticPrecision",
@@ -33,7 +33,7 @@ BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 ChosenArithmeticPrecision = Literal["auto", "fp32", "bf16"]
 ChosenBackbonePrecision = Literal["auto", "fp32", "bf16", "int8", "nf4"]
 # The first is the one that messages suggest, and that `auto` means for methods that need one.
-QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
+QUANTIZED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
 # Type of the states in a file; see `vl_lst.extraction`.

@@ -24,12 +24,13 @@ from transformers.utils import logging as transformers_logging
 
 from feature_extraction.errors import FeatureError
 
-__all__ = ["first_lines", "guard_library_call"]
+__all__ = ["guard_library_call"]
 
 # A ViT of 48 blocks has about 1,000 modules; the deepest models of timm have fewer than 5,000.
 MAX_MODULES = 10_000
 # Some messages list every model of the library.
 MAX_REASON_LENGTH = 400
+MAX_REASON_LINES = 3
 # The name of the exception for a panic in Rust, which is derived only from BaseException.
 RUST_PANIC = "PanicException"
 
@@ -71,13 +72,10 @@ def guard_library_call(
         raise make_error(_reason(error)) from error
 
 
-def first_lines(text: str, max_lines: int = 3) -> str:
-    """Return the first lines of a library's message, joined into one line."""
-    return " ".join(line.strip() for line in text.strip().splitlines()[:max_lines])
-
-
 def _reason(error: BaseException) -> str:
-    text = first_lines(str(error))[:MAX_REASON_LENGTH]
+    """Return the first lines of a library's message, in one line."""
+    lines = str(error).strip().splitlines()[:MAX_REASON_LINES]
+    text = " ".join(line.strip() for line in lines)[:MAX_REASON_LENGTH]
     # The message of a KeyError is only the key, and some errors have no message.
     is_sentence = " " in text
     return text if is_sentence else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -15,16 +15,11 @@ import pytest
 
 from eval._java import JavaError
 from eval.errors import InputError, PredictionError
-from tasks import Task, get_task, task_names
+from tasks import Task
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 # Tasks with nothing but test examples.
 WITHOUT_TRAINING = ("ax",)
-
-
-@pytest.fixture(params=task_names())
-def task(request: pytest.FixtureRequest) -> Task:
-    return get_task(request.param)
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ VAL = "annotations/captions_val2014.json"
 KARPATHY = "dataset_coco.json"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FIXTURE, tmp_path / "data"))
-
-
 def edit(root: Path, name: str, change: Callable[[Any], object]) -> None:
     file = root / "coco" / name
     document = json.loads(file.read_text(encoding="utf-8"))

@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 
 from eval.errors import InputError
-from tasks import Task, get_task, task_names
+from tasks import Task, get_task
 from tasks._data_check import check_files, check_split
 from tasks._files import DataFile
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-
-
-@pytest.fixture(params=task_names())
-def task(request: pytest.FixtureRequest) -> Task:
-    return get_task(request.param)
 
 
 class Store:

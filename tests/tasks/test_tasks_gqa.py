@@ -17,11 +17,6 @@ FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "gqa"
 VAL = "val_balanced_questions.json"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FIXTURE, tmp_path / "data"))
-
-
 def read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -13,11 +13,6 @@ from tasks.nlvr2 import TASK
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "nlvr2"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FIXTURE, tmp_path / "data"))
-
-
 def statements(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 

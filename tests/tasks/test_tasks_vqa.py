@@ -1,7 +1,6 @@
 """VQA: official files, examples, scores and error messages."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,6 @@ from tasks.vqa import TASK
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FIXTURE, tmp_path / "data"))
 
 
 def edit(file: Path, change: Callable[[Any], object]) -> None:

@@ -133,6 +133,13 @@ class Family(ABC):
         """
         return 32, 128
 
+    def has_shared_positions(self, config: Any) -> bool:
+        """Return whether the blocks of a stack share one table of relative positions.
+
+        It is read if `matches_side_blocks`. By default they do, as in the side network.
+        """
+        return True
+
     def vocabulary_size(self, config: Any) -> int:
         """Return V."""
         return int(config.vocab_size)

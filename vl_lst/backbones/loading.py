@@ -21,14 +21,14 @@ from vl_lst.backbones.folder import (
     weights_of,
 )
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
+from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantize
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.backbones.tokenizer import vocabulary_sha256
 from vl_lst.backbones.tokenizer_files import TOKENIZER_FILES, load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
-from vl_lst.choices import Vocabulary
+from vl_lst.choices import QUANTIZED, Vocabulary
 from vl_lst.errors import ModelError
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "weights_fingerprint",
 ]
 
-# Precision of the activations and of weights that are not quantised.
+# Precision of the activations and of weights that are not quantized.
 DTYPES: dict[BackbonePrecision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -81,8 +81,8 @@ def load_backbone(
     Args:
         name: Hugging Face model ID such as `t5-base`, a local folder with safetensors weights, or
             one of the bundled `demo` and `demo-image`.
-        precision: Precision of the frozen weights and their activations. With quantised weights
-            (`int8`, `nf4`), activations are bfloat16; see `quantise`.
+        precision: Precision of the frozen weights and their activations. With quantized weights
+            (`int8`, `nf4`), activations are bfloat16; see `quantize`.
         vocabulary: `tokenizer` cuts the embeddings and the output layer to the tokens of the
             tokenizer, so that no other can be generated; `None` keeps all that are stored.
 
@@ -122,8 +122,8 @@ def load_backbone(
         for _, weight in weights_of(model)
         if weight.is_floating_point()
     )
-    if precision in ("int8", "nf4"):
-        quantise(backbone, precision)
+    if precision in QUANTIZED:
+        quantize(backbone, precision)
         is_rounded = False
     # Hashing billions of weights takes seconds.
     fingerprint = fingerprint_bf16 if is_rounded else weights_fingerprint(model)
@@ -265,7 +265,7 @@ def weights_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> s
             if dtype is not None and tensor.is_floating_point():
                 tensor = tensor.to(dtype)
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            # A single number, such as a quantised weight's second scale, may have no dimension or
+            # A single number, such as a quantized weight's second scale, may have no dimension or
             # any stride, and cannot be viewed as bytes then.
             flat = tensor.cpu().contiguous().as_strided((tensor.numel(),), (1,))
             digest.update(flat.view(torch.uint8).numpy().tobytes())

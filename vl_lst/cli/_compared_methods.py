@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from vl_lst.choices import (
     AUTO,
-    QUANTISED,
+    QUANTIZED,
     ArithmeticPrecision,
     BackbonePrecision,
     ChosenArithmeticPrecision,
@@ -195,8 +195,8 @@ def read_compared_methods(
         settings: Overrides `METHOD.OPTION=VALUE`, which take precedence over the recipe.
         source: Name or file of the recipe, if any.
         backbone: Name of the backbone, which decides the bundled recipe of the other methods.
-        precision: Precision of the backbone for all methods but those that need a quantised one or
-            train its weights. Default: methods whose own recipe quantises the backbone have that
+        precision: Precision of the backbone for all methods but those that need a quantized one or
+            train its weights. Default: methods whose own recipe quantizes the backbone have that
             precision, the others that of the profile.
         recompute: Value of the option `recompute` of all methods that have it; `both` compares a
             method with itself. Default: that of each recipe.
@@ -235,10 +235,10 @@ def read_compared_methods(
         options[name] = dict(get_field(fields, ("method", "options")) or {})
         wanted = get_field(fields, ("backbone", "precision")) or AUTO
         of_recipe = require_choice("backbone.precision", wanted, BACKBONE_PRECISIONS)
-        keeps_own = method.needs_quantised_backbone and precision not in QUANTISED
+        keeps_own = method.needs_quantized_backbone and precision not in QUANTIZED
         if precision is not None and precision != AUTO and not keeps_own:
             precisions[name] = precision
-        elif of_recipe == "nf4" or of_recipe == "int8":
+        elif of_recipe in QUANTIZED:
             precisions[name] = of_recipe
         else:
             precisions[name] = "fp32" if method.trains_backbone_weights else None

@@ -81,7 +81,7 @@ def profile(
     backbone_precision: Annotated[
         ChosenBackbonePrecision | None,
         model_option(
-            help="Precision of the backbone's weights. A method that needs a quantised backbone "
+            help="Precision of the backbone's weights. A method that needs a quantized backbone "
             "keeps the precision of its own recipe. Default: nf4 or int8 if a method's own recipe "
             "says so, else the recipe's; `auto` is that of the computation."
         ),

@@ -173,7 +173,7 @@ class _Extraction:
         answers = {name: each.answers for name, each in examples.items()}
         spec = None if features is None else features.spec
         built = build_model(recipe, spec, answers, loads_backbone=True)
-        built.quantise_backbone()
+        built.quantize_backbone()
         self._device = choose_device(recipe.training.device)
         model = built.model.to(self._device).eval()
         assert isinstance(model, SideModel), "methods that read states alone attach one"

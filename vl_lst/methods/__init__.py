@@ -30,7 +30,7 @@ class Method(ABC):
 
     options: type[BaseModel]
     """Options of the method, set under `method.options` in a recipe."""
-    needs_quantised_backbone = False
+    needs_quantized_backbone = False
     """Whether the method is another one on a backbone in int8 or nf4, and refused on others."""
 
     reads_states_alone = False
@@ -57,7 +57,7 @@ class Method(ABC):
         Called when training starts and again whenever a run is loaded.
 
         Args:
-            backbone: Pretrained backbone, not quantised yet.
+            backbone: Pretrained backbone, not quantized yet.
             options: Options of the method.
             visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
                 there are none.

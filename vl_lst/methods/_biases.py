@@ -47,7 +47,7 @@ def add_biases(model: JointModel, layers: dict[str, int]) -> None:
     """
     for name, width in layers.items():
         module: Any = model.get_submodule(name)
-        # Not `new_zeros`, which would quantise them like the weight.
+        # Not `new_zeros`, which would quantize them like the weight.
         bias = torch.zeros(width, dtype=torch.float32, device=module.weight.device)
         module.register_parameter(ADDED, nn.Parameter(bias))
         # Added to the output, so that the layer may have another precision.

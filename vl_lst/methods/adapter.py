@@ -4,7 +4,7 @@ As in the LST paper's code, it comes before the sublayer's dropout and residual 
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,10 +14,9 @@ from vl_lst.errors import ModelError
 from vl_lst.methods._joint import JointMethod, JointOptions, train_modules
 from vl_lst.models.initialisation.small_weights import draw_small_weights
 from vl_lst.models.joint import JointModel
+from vl_lst.models.output_adapter import adapt_output
 
 __all__ = ["METHOD", "Adapter", "AdapterOptions", "Adapters"]
-
-NAME = "adapter"
 
 
 class AdapterOptions(JointOptions):
@@ -88,8 +87,7 @@ class Adapters(JointMethod[AdapterOptions]):
             adapter = Adapter(width, width // options.reduction)
             if options.initialisation == "small":
                 draw_small_weights(adapter)
-            sublayer.module.add_module(NAME, adapter)
-            sublayer.module.register_forward_hook(_adapt)
+            adapt_output(sublayer.module, adapter, "adapter")
         if options.train_norms:
             train_modules(model, model.backbone.family.norms(model.backbone.model))
 
@@ -98,13 +96,6 @@ class Adapters(JointMethod[AdapterOptions]):
         for module in model.backbone.modules():
             if isinstance(module, Adapter):
                 yield from module.parameters()
-
-
-def _adapt(sublayer: nn.Module, _inputs: Any, output: Any) -> Any:
-    adapter = sublayer.get_submodule(NAME)
-    if isinstance(output, tuple):  # an attention returns its states first
-        return adapter(output[0]), *output[1:]
-    return adapter(output)
 
 
 METHOD = Adapters()

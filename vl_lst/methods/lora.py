@@ -9,7 +9,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from pydantic import Field
 from torch import nn
 
-from vl_lst.backbones.quantization import dequantised
+from vl_lst.backbones.quantization import dequantized
 from vl_lst.errors import ModelError
 from vl_lst.methods._biases import add_biases, added_biases, biased_layers
 from vl_lst.methods._joint import JointOptions, train_modules
@@ -80,7 +80,7 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         inject(model, config)
         for module in model.backbone.modules():
             if isinstance(module, DoraLinearLayer):
-                module.register_forward_pre_hook(_dequantise_base_layer, with_kwargs=True)
+                module.register_forward_pre_hook(_dequantize_base_layer, with_kwargs=True)
         if options.train_biases and self._decomposed:
             add_biases(model, biased)
 
@@ -90,12 +90,12 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         yield from added_biases(model)
 
 
-def _dequantise_base_layer(
+def _dequantize_base_layer(
     _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give DoRA, which reads the weight of a layer, its numbers if it is quantised."""
+    """Give DoRA, which reads the weight of a layer, its numbers if it is quantized."""
     base = named["base_layer"]
-    weight = nn.Parameter(dequantised(base.weight), requires_grad=False)
+    weight = nn.Parameter(dequantized(base.weight), requires_grad=False)
     return inputs, {**named, "base_layer": SimpleNamespace(weight=weight, bias=base.bias)}
 
 

@@ -136,6 +136,12 @@ class LadderSideTuning(FrozenBackboneMethod):
                 f"network, and the blocks of a backbone of type {backbone.model_type} are built "
                 "otherwise: expected random"
             )
+        if not backbone.family.has_shared_positions(backbone.config):
+            raise ModelError(
+                f"initialisation is {kind}, which copies the one table of relative positions of a "
+                f"stack, and each block of a backbone of type {backbone.model_type} has its own: "
+                "expected random"
+            )
         if model.backbone_reads_images and kind not in FROM_WEIGHTS:
             raise ModelError(
                 f"initialisation is {kind}, which reads texts with the backbone, and this backbone "

@@ -6,13 +6,13 @@ frozen weights, through which gradients pass.
 
 from vl_lst.methods.lora import LowRankAdaptation
 
-__all__ = ["METHOD", "QuantisedLowRankAdaptation"]
+__all__ = ["METHOD", "QuantizedLowRankAdaptation"]
 
 
-class QuantisedLowRankAdaptation(LowRankAdaptation):
-    """LoRA that is refused on a backbone that is not quantised, where it would be `lora`."""
+class QuantizedLowRankAdaptation(LowRankAdaptation):
+    """LoRA that is refused on a backbone that is not quantized, where it would be `lora`."""
 
-    needs_quantised_backbone = True
+    needs_quantized_backbone = True
 
 
-METHOD = QuantisedLowRankAdaptation()
+METHOD = QuantizedLowRankAdaptation()

@@ -18,7 +18,7 @@ from vl_lst.backbones.family import Family
 from vl_lst.backbones.gradient_checkpointing import recomputed
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
+from vl_lst.models.vision_language_model import CachedDecoding, VisionLanguageModel
 
 __all__ = ["EncoderMask", "JointBackbone", "JointDecoding", "JointEncoding", "JointModel"]
 
@@ -141,35 +141,14 @@ class JointEncoding:
         return JointEncoding(change(self.states_BSD), change(self.mask_BS), self.prefix)
 
 
-class JointDecoding(DecodingState):
-    """Decoder cache, and the encoder states to which the decoder attends.
-
-    Args:
-        model: Model that generates.
-        encoded: Encoder states, one row per answer.
-    """
-
-    def __init__(self, model: "JointModel", encoded: JointEncoding) -> None:
-        self._model = model
-        self._encoded = encoded
-        self._cache = model.backbone.new_cache()
+class JointDecoding(CachedDecoding["JointModel", JointEncoding]):
+    """Decoding that runs the whole decoder."""
 
     def next_logits(self, tokens_B: Tensor) -> Tensor:
         states_B1D = self._model.backbone.decode(
             tokens_B[:, None], self._encoded.states_BSD, self._encoded.mask_BS, self._cache
         )
         return self._model.logits(states_B1D)[:, 0]
-
-    def branch(self, beams: int) -> None:
-        repeats = self._cache.branch(beams)
-        self._encoded = self._encoded.map(lambda part: part.repeat_interleave(repeats, 0))
-
-    def select(self, rows: Tensor) -> None:
-        kept = self._cache.select(rows)
-        self._encoded = self._encoded.map(lambda part: part.index_select(0, kept))
-
-    def reorder(self, rows: Tensor) -> None:
-        self._cache.reorder(rows)
 
 
 class JointModel(VisionLanguageModel[JointEncoding]):

@@ -5,8 +5,8 @@ width, V vocabulary, N = B * L, A answers.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,18 @@ from vl_lst.models.losses import (
 )
 from vl_lst.models.visual import VisualEmbedding
 
-__all__ = ["DecodingState", "VisionLanguageModel"]
+__all__ = ["CachedDecoding", "DecodingState", "VisionLanguageModel"]
 
 Encoded = TypeVar("Encoded")
+Model = TypeVar("Model", bound="VisionLanguageModel[Any]")
+Rows = TypeVar("Rows", bound="_Rows")
+
+
+class _Rows(Protocol):
+    """Encoder states with one row per example."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the states of other rows, which `change` makes of each part."""
 
 
 class DecodingState(ABC):
@@ -51,6 +60,31 @@ class DecodingState(ABC):
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:
         """Do the same as `select` if every row stays within its example, as in beam search."""
+
+
+class CachedDecoding(DecodingState, Generic[Model, Rows]):
+    """Cache of the backbone's decoder, and the encoder states to which it attends.
+
+    Args:
+        model: Model that generates.
+        encoded: Encoder states, one row per answer.
+    """
+
+    def __init__(self, model: Model, encoded: Rows) -> None:
+        self._model = model
+        self._encoded = encoded
+        self._cache = model.backbone.new_cache()
+
+    def branch(self, beams: int) -> None:
+        repeats = self._cache.branch(beams)
+        self._encoded = self._encoded.map(lambda part: part.repeat_interleave(repeats, 0))
+
+    def select(self, rows: Tensor) -> None:
+        kept = self._cache.select(rows)
+        self._encoded = self._encoded.map(lambda part: part.index_select(0, kept))
+
+    def reorder(self, rows: Tensor) -> None:
+        self._cache.reorder(rows)
 
 
 class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):

@@ -4,12 +4,13 @@ B examples, S tokens, D width of the residual stream, I and O widths of a linear
 output.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vl_lst.models.joint import EncoderMask
+from vl_lst.models.output_adapter import adapt_output
 
 __all__ = ["GateSize", "GatedAdapter", "ValueAdapter", "adapt_sublayer", "adapt_values"]
 
@@ -188,23 +189,15 @@ def adapt_sublayer(sublayer: nn.Module, reader: nn.Module, adapter: GatedAdapter
         reader: Module whose input is the residual stream before the sublayer.
         adapter: Adapter.
     """
-    sublayer.add_module(NAME, adapter)
     # A bound method, unlike a closure, belongs to the new adapter in a copy of the model.
     reader.register_forward_pre_hook(adapter.keep_stream)
-    sublayer.register_forward_hook(_adapt)
+    adapt_output(sublayer, adapter, NAME)
 
 
 def adapt_values(layer: nn.Module, adapter: ValueAdapter) -> None:
     """Add an adapter's output to that of a linear layer."""
     layer.add_module(NAME, adapter)
     layer.register_forward_hook(_add_values)
-
-
-def _adapt(sublayer: nn.Module, _inputs: Any, output: Any) -> Any:
-    adapter = sublayer.get_submodule(NAME)
-    if isinstance(output, tuple):  # an attention returns its states first
-        return adapter(output[0]), *output[1:]
-    return adapter(output)
 
 
 def _add_values(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

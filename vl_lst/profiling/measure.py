@@ -16,9 +16,9 @@ from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import DTYPES, load_backbone
 from vl_lst.backbones.quantization import (
     BackbonePrecision,
-    bytes_freed_by_quantisation,
+    bytes_freed_by_quantization,
     model_bytes,
-    quantise,
+    quantize,
 )
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.choices import ArithmeticPrecision, Vocabulary
@@ -281,7 +281,7 @@ class _Profiler:
         return method.backbone_precision or self._settings.backbone_precision
 
     def _pristine_backbone(self, precision: BackbonePrecision) -> FrozenBackbone:
-        """Return the backbone before it is quantised, which no method has changed."""
+        """Return the backbone before it is quantized, which no method has changed."""
         dtype = DTYPES[precision]
         if dtype not in self._backbones:
             self._backbones[dtype] = self._load_backbone(dtype)
@@ -290,7 +290,7 @@ class _Profiler:
     def _load_backbone(self, dtype: torch.dtype) -> FrozenBackbone:
         settings = self._settings
         if not (settings.random_weights or settings.estimate):
-            # A method is attached before the backbone is quantised.
+            # A method is attached before the backbone is quantized.
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
             cut: Vocabulary | None = "tokenizer" if settings.vocabulary == "tokenizer" else None
             return load_backbone(settings.backbone, precision=plain, vocabulary=cut).backbone
@@ -325,8 +325,7 @@ class _Profiler:
         if dataless:
             dataless.adopt(model)
             return model, {name: model.get_parameter(name) for name in trainable}
-        if precision in ("int8", "nf4"):
-            quantise(model.backbone, precision)
+        quantize(model.backbone, precision)
         return model.to(self._settings.device), trainable
 
     def _running(self) -> AbstractContextManager[None]:
@@ -356,8 +355,8 @@ class _Profiler:
 
     def _parameter_bytes(self, model: Any, precision: BackbonePrecision) -> int:
         held = model_bytes(model)
-        if self._settings.estimate and precision in ("int8", "nf4"):
-            held -= bytes_freed_by_quantisation(model.backbone, precision)
+        if self._settings.estimate:
+            held -= bytes_freed_by_quantization(model.backbone, precision)
         return held
 
     def _optimizer_bytes(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:

@@ -36,7 +36,7 @@ DEFINITION = {
     "trainable": "number of trainable parameters; total is the number of all parameters, those "
     "shared between layers counted once",
     "parameter_bytes": "size of all parameters and buffers, the backbone's included; a shared "
-    "storage counts once, quantised weights count as codes and scales",
+    "storage counts once, quantized weights count as codes and scales",
     "gradient_bytes": "size of the gradients",
     "optimizer_bytes": "size of the state that the optimizer keeps between steps",
     "saved_bytes": "distinct storages that autograd saves in the forward pass for the backward "

@@ -11,12 +11,12 @@ from feature_extraction.spec import FeatureSpec
 from tasks import Head, Task, get_task
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone, load_stored_backbone
-from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
+from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantize
 from vl_lst.backbones.random_weights import known_family
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
-from vl_lst.choices import QUANTISED, OptimizerName
+from vl_lst.choices import QUANTIZED, OptimizerName
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -36,7 +36,7 @@ __all__ = [
     "build_model",
     "build_untrained_model",
     "load_backbone_alone",
-    "load_unquantised",
+    "load_unquantized",
     "require_heads",
 ]
 
@@ -50,7 +50,7 @@ class BuiltModel:
         trainable: Trainable parameters by name.
         fixed: Parameters of the method that the optimizer leaves at their random initial values.
         tokenizer: Tokenizer of the backbone.
-        fingerprint: SHA-256 of the backbone's weights before quantisation.
+        fingerprint: SHA-256 of the backbone's weights before quantization.
         fingerprint_bf16: See `LoadedBackbone`.
         precision: Precision of the backbone.
         states: File of the backbone's states; `None` if the backbone computes them.
@@ -70,15 +70,13 @@ class BuiltModel:
         """Parameters that a checkpoint contains, by name."""
         return self.trainable | self.fixed
 
-    def quantise_backbone(self) -> None:
-        """Quantise the backbone if `precision` is int8 or nf4.
+    def quantize_backbone(self) -> None:
+        """Quantize the backbone if `precision` is int8 or nf4.
 
         Call this after the method's `initialise`, which may copy weights of the backbone.
         """
-        if self.precision in ("int8", "nf4") and not isinstance(
-            self.model.backbone, StoredBackbone
-        ):
-            quantise(self.model.backbone, self.precision)
+        if not isinstance(self.model.backbone, StoredBackbone):
+            quantize(self.model.backbone, self.precision)
 
     def parameter_bytes(self) -> int:
         """Return the bytes of all parameters and buffers of the model."""
@@ -155,7 +153,7 @@ def build_model(
     precision = recipe.backbone.precision
     states = None
     if recipe.states is None or loads_backbone:
-        loaded = load_unquantised(recipe)
+        loaded = load_unquantized(recipe)
     else:
         states = open_states(recipe, spec)
         # Whether the image features are the backbone's own was checked when it read them.
@@ -220,7 +218,7 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
         StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
-    loaded = load_unquantised(recipe)
+    loaded = load_unquantized(recipe)
     frozen = loaded.backbone
     if frozen.reads_images and spec is not None:
         require_own_features(loaded, recipe.backbone.name, spec)
@@ -234,7 +232,7 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
         precision,
         fingerprint_bf16=loaded.fingerprint_bf16,
     )
-    built.quantise_backbone()
+    built.quantize_backbone()
     return built
 
 
@@ -247,21 +245,20 @@ def load_backbone_alone(recipe: Recipe) -> tuple[UntrainedModel, str]:
     Raises:
         ModelError: The backbone cannot be loaded, or has no decoder.
     """
-    loaded = load_unquantised(recipe)
+    loaded = load_unquantized(recipe)
     frozen, precision = loaded.backbone, recipe.backbone.precision
     model = UntrainedModel(frozen.model, family=frozen.family, tasks=())
-    if precision in ("int8", "nf4"):
-        quantise(model.backbone, precision)
+    quantize(model.backbone, precision)
     return model, loaded.fingerprint
 
 
-def load_unquantised(recipe: Recipe) -> LoadedBackbone:
-    """Load the backbone of a recipe, in bf16 if it will be quantised."""
+def load_unquantized(recipe: Recipe) -> LoadedBackbone:
+    """Load the backbone of a recipe, in bf16 if it will be quantized."""
     precision = recipe.backbone.precision
-    is_quantised = precision in QUANTISED
+    is_quantized = precision in QUANTIZED
     return load_backbone(
         recipe.backbone.name,
-        precision="bf16" if is_quantised else precision,
+        precision="bf16" if is_quantized else precision,
         vocabulary=recipe.backbone.vocabulary,
     )
 
@@ -318,27 +315,27 @@ def attach_method(
     Args:
         name: Name of the method.
         options: Options of the method, as in a recipe.
-        backbone: Backbone to build on, not yet quantised.
+        backbone: Backbone to build on, not yet quantized.
         visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
             there are none.
         heads: Settings of each task's head.
-        precision: Precision in which the backbone will be kept; this function does not quantise.
+        precision: Precision in which the backbone will be kept; this function does not quantize.
         optimizer: Name of the optimizer; `lora-fa` trains less than the method does with others.
 
     Returns:
         The model, and its trainable parameters by name.
 
     Raises:
-        ModelError: The method trains nothing for a task, it is defined for a quantised backbone
+        ModelError: The method trains nothing for a task, it is defined for a quantized backbone
             only, or it declares parameters that cannot train.
         RecipeError: The optimizer does not fit the method.
     """
     method = get_method(name)
     require_low_rank_factors(optimizer, name)
-    if method.needs_quantised_backbone and precision not in QUANTISED:
+    if method.needs_quantized_backbone and precision not in QUANTIZED:
         raise ModelError(
-            f"the method {name} needs a quantised backbone: found backbone.precision {precision}, "
-            f"expected {' or '.join(QUANTISED)} (--backbone-precision {QUANTISED[0]}), or another "
+            f"the method {name} needs a quantized backbone: found backbone.precision {precision}, "
+            f"expected {' or '.join(QUANTIZED)} (--backbone-precision {QUANTIZED[0]}), or another "
             "method"
         )
     for task, head in heads.items():

@@ -9,7 +9,7 @@ import torch
 
 from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.errors import ModelError
-from vl_lst.recipes.building import BuiltModel, load_unquantised
+from vl_lst.recipes.building import BuiltModel, load_unquantized
 from vl_lst.recipes.schema import Recipe
 
 __all__ = ["backbone_in_memory", "load_backbone_of"]
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def backbone_in_memory(
-    recipe: Recipe, built: BuiltModel, reason: str, *, is_quantised: bool = True
+    recipe: Recipe, built: BuiltModel, reason: str, *, is_quantized: bool = True
 ) -> Iterator[None]:
     """Load the backbone for a block and free it afterwards, unless it is in memory anyway.
 
@@ -27,7 +27,7 @@ def backbone_in_memory(
         recipe: Recipe of the run.
         built: Its model.
         reason: What needs the backbone, for the log.
-        is_quantised: Whether to quantise the weights if the recipe says so.
+        is_quantized: Whether to quantize the weights if the recipe says so.
 
     Raises:
         ModelError: The backbone cannot be loaded, or has other weights than the one whose states
@@ -37,7 +37,7 @@ def backbone_in_memory(
     if not isinstance(stored, StoredBackbone):
         yield
         return
-    load_backbone_of(recipe, built, reason, is_quantised=is_quantised)
+    load_backbone_of(recipe, built, reason, is_quantized=is_quantized)
     try:
         yield
     finally:
@@ -48,7 +48,7 @@ def backbone_in_memory(
 
 
 def load_backbone_of(
-    recipe: Recipe, built: BuiltModel, reason: str, *, is_quantised: bool = True
+    recipe: Recipe, built: BuiltModel, reason: str, *, is_quantized: bool = True
 ) -> None:
     """Load the backbone of a model, unless it is in memory; see `backbone_in_memory`.
 
@@ -64,7 +64,7 @@ def load_backbone_of(
     # Loading draws random numbers for weights that it then replaces, and dropout must not depend
     # on how often the backbone is loaded.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        loaded = load_unquantised(recipe)
+        loaded = load_unquantized(recipe)
     if loaded.fingerprint != built.fingerprint:
         raise ModelError(
             f"the backbone {name} has other weights than the one whose states the run reads: found "
@@ -72,6 +72,6 @@ def load_backbone_of(
             "original weights, or extract the states again."
         )
     built.model.backbone = loaded.backbone
-    if is_quantised:
-        built.quantise_backbone()
+    if is_quantized:
+        built.quantize_backbone()
     loaded.backbone.to(device)

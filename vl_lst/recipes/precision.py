@@ -6,7 +6,7 @@ import torch
 
 from eval.recipe_fields import get_field
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.choices import AUTO, QUANTISED, ArithmeticPrecision, BackbonePrecision
+from vl_lst.choices import AUTO, QUANTIZED, ArithmeticPrecision, BackbonePrecision
 from vl_lst.devices import available_device, native_bf16
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes.fields import set_field
@@ -71,7 +71,7 @@ def backbone_precision(method: object, arithmetic: object) -> BackbonePrecision:
 
     It is that of the arithmetic, so that exact arithmetic has exact states. Methods that train
     these weights keep them in float32, in which small updates are not rounded to zero; methods
-    that need a quantised backbone have the smallest one.
+    that need a quantized backbone have the smallest one.
 
     Args:
         method: Name of the method; an unknown one is reported elsewhere.
@@ -79,8 +79,8 @@ def backbone_precision(method: object, arithmetic: object) -> BackbonePrecision:
     """
     if isinstance(method, str) and method in method_names():
         kind = get_method(method)
-        if kind.needs_quantised_backbone:
-            return QUANTISED[0]
+        if kind.needs_quantized_backbone:
+            return QUANTIZED[0]
         if kind.trains_backbone_weights:
             return "fp32"
     return "bf16" if arithmetic == "bf16" else "fp32"

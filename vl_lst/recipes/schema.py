@@ -156,7 +156,7 @@ class BackboneSection(_Section):
 
     Args:
         name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
-        precision: Precision of weights and activations. `int8` and `nf4` quantise the weights and
+        precision: Precision of weights and activations. `int8` and `nf4` quantize the weights and
             keep activations in bf16; they require a method that does not train the weights
             themselves. Trainable parameters are always float32. Default: `auto`, the precision of
             computation, unless the method needs another one (see `recipes.precision`).
@@ -224,7 +224,7 @@ class OptimizerSection(_Section):
     """The optimizer, with linear warm-up and linear decay of its learning rate.
 
     Args:
-        name: `adamw`; `adamw-8bit`, which quantises the moments; `lora-fa`, which trains only the
+        name: `adamw`; `adamw-8bit`, which quantizes the moments; `lora-fa`, which trains only the
             factors B of low-rank updates; `galore` or `apollo`, whose moments are those of
             projected gradients.
         projection: Projection of `galore` and `apollo`, `None` for others.

@@ -179,7 +179,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST, revision: str | None =
     weights = directory.checkpoint(checkpoint)
     saved = load_checkpoint(weights, MODEL)
     load_parameters(built.stored, saved.tensors[MODEL], source=weights)
-    built.quantise_backbone()
+    built.quantize_backbone()
     wanted = recipe.training.device
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
     if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):

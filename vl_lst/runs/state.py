@@ -117,7 +117,7 @@ def optimizer_tensors(
 ) -> dict[str, Tensor]:
     """Return the state of the optimizer as {`PARAMETER.MOMENT`: tensor}.
 
-    A quantised moment has several tensors, `PARAMETER.MOMENT.PART`.
+    A quantized moment has several tensors, `PARAMETER.MOMENT.PART`.
     """
     return {
         f"{name}.{moment}{part}": tensor

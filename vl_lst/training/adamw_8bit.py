@@ -1,4 +1,4 @@
-"""AdamW whose moments are quantised to 8 bits in blocks (Dettmers et al. 2021, arXiv 2110.02861).
+"""AdamW whose moments are quantized to 8 bits in blocks (Dettmers et al. 2021, arXiv 2110.02861).
 
 `torchao` computes it. Moments of parameters with fewer than 4,096 values stay in float32.
 """
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchao.optim import AdamW8bit
 
-__all__ = ["QuantisedAdamW"]
+__all__ = ["QuantizedAdamW"]
 
-# Of a parameter whose moments torchao quantises.
-QUANTISED_SIZE = 4096
+# Of a parameter whose moments torchao quantizes.
+QUANTIZED_SIZE = 4096
 
 
-class QuantisedAdamW(AdamW8bit):  # type: ignore[misc]
+class QuantizedAdamW(AdamW8bit):  # type: ignore[misc]
     """AdamW with 8-bit moments, in operations that need no compiler.
 
     `torchao` compiles a step for each shape of a parameter; training would need a compiler, start
@@ -31,7 +31,7 @@ class QuantisedAdamW(AdamW8bit):  # type: ignore[misc]
         super().__init__(groups, **settings)
         for is_signed in (True, False):
             # torchao computes tables at the first use, which fails if tensors have no data then.
-            self._new_buffer(torch.zeros(QUANTISED_SIZE), is_signed)
+            self._new_buffer(torch.zeros(QUANTIZED_SIZE), is_signed)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group whose learning rate stays a number, which `step` converts."""

@@ -128,7 +128,7 @@ def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     """Move a model to this process's device and average its gradients over the processes.
 
     Frozen parameters are equal in all processes and not broadcast: they are most of the model, and
-    quantised ones cannot be broadcast.
+    quantized ones cannot be broadcast.
 
     Args:
         accelerator: The processes.
@@ -141,11 +141,12 @@ def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     return prepared
 
 
-def require_same_inputs(accelerator: Accelerator, card: str) -> None:
+def require_same_inputs(card: str) -> None:
     """Require that all processes, perhaps on several machines, have the same data and weights.
 
+    Call it after `join_processes`.
+
     Args:
-        accelerator: The processes.
         card: Digests of this process's data, features and backbone.
 
     Raises:
@@ -160,13 +161,13 @@ def require_same_inputs(accelerator: Accelerator, card: str) -> None:
         )
 
 
-def require_same_recipe(accelerator: Accelerator, recipe: Recipe) -> None:
+def require_same_recipe(recipe: Recipe) -> None:
     """Require that all processes train the same recipe, apart from paths.
 
-    A launcher may have started one process for each of several runs.
+    A launcher may have started one process for each of several runs. Call it after
+    `join_processes`.
 
     Args:
-        accelerator: The processes.
         recipe: Recipe of this process.
 
     Raises:
@@ -182,14 +183,13 @@ def require_same_recipe(accelerator: Accelerator, recipe: Recipe) -> None:
             )
 
 
-def with_same_precisions(accelerator: Accelerator, recipe: Recipe) -> Recipe:
+def with_same_precisions(recipe: Recipe) -> Recipe:
     """Return the recipe with the precisions of the first process.
 
     Machines that train together may have different processors, and `auto` may mean another
-    precision on each.
+    precision on each. Call it after `join_processes`.
 
     Args:
-        accelerator: The processes.
         recipe: Recipe of this process.
     """
     weights, arithmetic, tf32 = gather_object(

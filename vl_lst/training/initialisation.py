@@ -26,11 +26,11 @@ def initialise(
     """Let the method initialise its trainable parameters before the first step of a run.
 
     The first process computes them on the training device and broadcasts them. The model then
-    returns to the CPU, where quantisation gives the same backbone whatever the training device.
+    returns to the CPU, where quantization gives the same backbone whatever the training device.
 
     Args:
         recipe: Recipe that names the method.
-        built: The model, on the CPU and not yet quantised.
+        built: The model, on the CPU and not yet quantized.
         samples: Prompt and label ids of training examples; see `Method.initialise`.
         accelerator: The processes and the device.
     """
@@ -40,7 +40,7 @@ def initialise(
     device = accelerator.device
     options = method.options.model_validate(dict(recipe.method.options))
     reading = (
-        backbone_in_memory(recipe, built, "initial weights are derived from it", is_quantised=False)
+        backbone_in_memory(recipe, built, "initial weights are derived from it", is_quantized=False)
         if method.needs_weights_to_initialise(options)
         else nullcontext()
     )

@@ -105,13 +105,13 @@ def build_optimizer(
             return torch.optim.AdamW(groups, **common, fused=True)
         case "adamw-8bit":
             try:
-                from vl_lst.training.adamw_8bit import QuantisedAdamW
+                from vl_lst.training.adamw_8bit import QuantizedAdamW
             except ImportError as error:
                 raise RecipeError(
                     "optimizer.name adamw-8bit needs the package torchao, whose optimizers cannot "
                     f"be imported ({error}); run `pip install -U torchao`, or use adamw"
                 ) from error
-            return QuantisedAdamW(groups, **common)
+            return QuantizedAdamW(groups, **common)
         case "lora-fa":
             return LoraFA(groups, low_rank_factors(model), **common, fused=True)
         case "galore":
@@ -191,7 +191,7 @@ def _warmup_steps(total_steps: int, settings: OptimizerSection) -> int:
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Return the bytes of tensors that an optimizer keeps between steps; 0 before the first.
 
-    Quantised moments count as their codes, scales and tables.
+    Quantized moments count as their codes, scales and tables.
     """
     values = [value for state in optimizer.state.values() for value in state.values()]
     if isinstance(optimizer, LoraFA):

@@ -108,8 +108,8 @@ def train(
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.
         accelerator = join_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
-        recipe = with_same_precisions(accelerator, recipe)
-        require_same_recipe(accelerator, recipe)
+        recipe = with_same_precisions(recipe)
+        require_same_recipe(recipe)
         stack.enter_context(float32_products(tf32=recipe.training.tf32, device=device))
         with fail_together(accelerator):
             if accelerator.is_main_process:
@@ -147,7 +147,7 @@ class _Session:
 
         1. Load the data and build the model; all processes must have the same.
         2. In a new run, let the method compute initial weights.
-        3. Quantise the backbone.
+        3. Quantize the backbone.
         4. Create the trainer, which restores the last checkpoint.
         5. Train.
         """
@@ -155,11 +155,11 @@ class _Session:
         with fail_together(accelerator):
             self._require_resumable(resume)
             data, built, card = self._prepare()
-        require_same_inputs(accelerator, card.model_dump_json())
+        require_same_inputs(card.model_dump_json())
         if find_checkpoint(directory.last) is None:
             samples = sample_examples(data, built.tokenizer, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
-        built.quantise_backbone()
+        built.quantize_backbone()
         trainer = Trainer(
             recipe=recipe,
             data=data,

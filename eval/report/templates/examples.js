@@ -177,7 +177,7 @@
         if (list.id(index) === state.example) card.classList.add("chosen");
         return card;
       }));
-      cards.classList.toggle("texts", !cards.querySelector("img"));
+      cards.classList.toggle("texts", !cards.querySelector(".pictures"));
       cards.querySelector(".chosen")?.scrollIntoView({ block: "center" });
     }
 

@@ -2,61 +2,6 @@
 (() => {
   const { create, queryAll } = page;
   const { createAnswer, createPictures, createReferences, isRight, showList } = page.examples;
-  const CARDS_PER_PAGE = 12;
-
-  // Filter and search examples, one page at a time.
-  function setUpExamples(sheet) {
-    const cards = queryAll(".card", sheet);
-    if (!cards.length) return;
-    const choices = queryAll("[data-show]", sheet);
-    const search = sheet.querySelector("[data-role=search]");
-    const steps = queryAll("[data-step]", sheet);
-    const texts = cards.map((card) =>
-      queryAll(".prompt, .prediction, .reference, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
-    );
-    let show = "all";
-    let page = 0;
-
-    for (const choice of choices) {
-      const kind = choice.dataset.show;
-      const count = kind === "all" ? cards.length : cards.filter((c) => c.classList.contains(kind)).length;
-      choice.textContent = `${kind} ${count}`;
-    }
-
-    function draw() {
-      const wanted = search.value.trim().toLowerCase();
-      const found = cards.filter(
-        (card, number) =>
-          (show === "all" || card.classList.contains(show)) && texts[number].includes(wanted),
-      );
-      const pages = Math.max(1, Math.ceil(found.length / CARDS_PER_PAGE));
-      page = Math.min(page, pages - 1);
-      const shown = new Set(found.slice(page * CARDS_PER_PAGE, (page + 1) * CARDS_PER_PAGE));
-      cards.forEach((card) => { card.hidden = !shown.has(card); });
-      const from = page * CARDS_PER_PAGE + 1;
-      sheet.querySelector("output").textContent = found.length
-        ? `${from}–${from + shown.size - 1} of ${found.length}`
-        : "none";
-      for (const button of steps) {
-        const to = page + Number(button.dataset.step);
-        button.disabled = to < 0 || to >= pages;
-      }
-    }
-
-    for (const choice of choices) {
-      choice.addEventListener("click", () => {
-        show = choice.dataset.show;
-        page = 0;
-        choices.forEach((each) => each.setAttribute("aria-pressed", String(each === choice)));
-        draw();
-      });
-    }
-    for (const button of steps) {
-      button.addEventListener("click", () => { page += Number(button.dataset.step); draw(); });
-    }
-    search.addEventListener("input", () => { page = 0; draw(); });
-    draw();
-  }
 
   // Offer comparisons with all other runs.
   function addComparison(container, name) {
@@ -89,6 +34,7 @@
       hasScores: answers.scores.some((each) => each !== null),
       hasParts,
       kinds: examples.is_graded ? graded : graded.slice(0, 1),
+      description: describe(run, task, examples.ids.length, examples.is_graded && hasParts),
       texts: (index) => [examples.ids[index], examples.prompts[index], answers.predictions[index], ...examples.answers[examples.references[index]]],
       card: (index) => create(
         "li", { class: "card" },
@@ -100,22 +46,51 @@
     };
   }
 
-  function describe(run, task, list) {
-    const text = `${list.length.toLocaleString("en")} examples of ${task} ${run.tasks[task].split}.`;
-    return list.hasParts && list.kinds.length > 1
+  function describe(run, task, length, hasPartlyRight) {
+    const text = `${length.toLocaleString("en")} examples of ${task} ${run.tasks[task].split}.`;
+    return hasPartlyRight
       ? `${text} Right: at least 50 % of the score. Partly: more than 0 % and less than 100 %.`
       : text;
   }
 
-  // Show all examples that are data; tasks without keep their static sheets.
+  // List the cards of a sheet, whose examples are not data. The page does not have their scores.
+  function listSheet(sheet) {
+    const cards = queryAll(".card", sheet);
+    const textOf = (card, selector) => card.querySelector(selector)?.textContent ?? "";
+    const is = (kind) => (index) => cards[index].classList.contains(kind);
+    const isGraded = cards.some((_, index) => is("right")(index) || is("wrong")(index));
+    const all = ["all", "all", () => true];
+    const [title, count] = sheet.querySelector("h4").childNodes;
+    return {
+      length: cards.length,
+      id: (index) => textOf(cards[index], ".id"),
+      prompt: (index) => textOf(cards[index], ".prompt"),
+      prediction: (index) => textOf(cards[index], ".prediction"),
+      score: () => null,
+      hasScores: false,
+      hasParts: false,
+      kinds: isGraded ? [all, ["right", "right", is("right")], ["wrong", "wrong", is("wrong")]] : [all],
+      description: `${title.textContent.trim()}: ${count.textContent}.`,
+      texts: (index) => queryAll(".prompt, .prediction, .reference, .id", cards[index]).map((part) => part.textContent),
+      card: (index) => {
+        const card = cards[index].cloneNode(true);
+        card.querySelector(".id").remove();
+        return card;
+      },
+    };
+  }
+
+  // Show the examples of all tasks in one list: those that are data, and of the others the sheet.
   function showExamples(element, run, query) {
-    const tasks = Object.keys(run.tasks).filter((task) => run.tasks[task].blocks);
-    const container = element.querySelector("[data-role=list]");
+    const sheets = queryAll(".sheet", element).filter((sheet) => sheet.querySelector(".card"));
+    const sheetOf = new Map(sheets.map((sheet) => [sheet.dataset.task, sheet]));
+    const withData = Object.keys(run.tasks).filter((task) => run.tasks[task].blocks);
+    const tasks = [...new Set([...withData, ...sheetOf.keys()])];
     if (!tasks.length) return;
-    showList(container, query, {
+    showList(element.querySelector("[data-role=list]"), query, {
       tasks,
-      load: (task) => loadList(run, task),
-      describe: (task, list) => describe(run, task, list),
+      load: async (task) => (withData.includes(task) ? loadList(run, task) : listSheet(sheetOf.get(task))),
+      describe: (task, list) => list.description,
     }).then((isShown) => {
       for (const sheet of queryAll(".sheet", element)) sheet.hidden = isShown && tasks.includes(sheet.dataset.task);
     });
@@ -130,5 +105,4 @@
     showExamples(element, page.runs.get(name), query);
     return [element];
   });
-  page.whenReady(() => queryAll(".sheet").forEach(setUpExamples));
 })();

@@ -157,21 +157,25 @@ def test_the_plot_is_one_stop_of_the_tab_key(opened: OpenPage) -> None:
     assert opened.page.locator('.point[tabindex="0"]').count() == 1
 
 
-def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
+def test_examples_that_are_not_data_can_be_filtered_sorted_and_searched(opened: OpenPage) -> None:
     row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
     assert opened.page.url.endswith("#/run/lst-0")
     expect(opened.page.locator(".table")).to_be_hidden()
     run = opened.page.locator(".run.open")
-    cards = run.locator(".card:not([hidden])")
-    expect(cards).to_have_count(12)
-    expect(run.locator("output")).to_have_text("1–12 of 20")
-    run.get_by_label("Next examples").click()
-    expect(cards).to_have_count(8)
+    cards = run.locator(".card:visible")
+    expect(cards).to_have_count(20)
+    expect(run.locator("output")).to_have_text("1–20 of 20")
+    description = run.locator("[data-role=list] > p")
+    expect(description).to_have_text("vqa val2014: 20 of 1,000, half of them wrong if possible.")
     run.get_by_role("button", name="wrong 7").click()
     expect(cards).to_have_count(7)
-    expect(run.locator(".card.right:not([hidden])")).to_have_count(0)
+    expect(run.locator(".card.right:visible")).to_have_count(0)
+    assert opened.page.url.endswith("#/run/lst-0?show=wrong")
     run.get_by_role("button", name="all 20").click()
+    run.get_by_label("Sort by").select_option(label="prompt")
+    run.get_by_role("link", name="17", exact=True).click()
+    expect(run.locator(".card.chosen")).to_contain_text(" 17")
     for words in ("</SCRIPT> 13", "answers:"):  # the latter is a label of the page
         run.get_by_label("Search").fill(words)
         expect(cards).to_have_count(0)
@@ -199,6 +203,7 @@ def test_the_gallery_shows_answers_and_leads_to_those_that_are_wrong(opened: Ope
     run = opened.page.locator(".run:visible")
     expect(run.get_by_role("heading", name="Examples")).to_be_in_viewport()
     assert opened.page.url.endswith("#/run/full-0?task=vqa&show=wrong")
+    expect(run.locator(".card:visible")).to_have_count(7)
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1300, 3), (PHONE["width"], 1)])
@@ -206,7 +211,7 @@ def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
     browser: Any, page_file: Path, width: int, columns: int
 ) -> None:
     opened = OpenPage(browser, page_file, "#/run/lst-1", viewport={"width": width, "height": 740})
-    cards = opened.page.locator(".run.open .card")
+    cards = opened.page.locator(".run.open .card:visible")
     expect(cards).to_have_count(5)
     assert len({card.bounding_box()["x"] for card in cards.all()}) == columns
     assert opened.page.locator(".run.open .pictures").count() == 0

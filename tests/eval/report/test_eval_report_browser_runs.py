@@ -82,8 +82,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     data = data_of(board)
     pictures = {f"image-{n}": PICTURE for n in range(COUNT // 2 - 1)}
     card = ExampleCard("vqa-0", "what?", "static answer", ["yes"], True, ["image-0"])
+    left_out = ExampleCard("rte-0", "why?", "sampled answer", ["no"], False, [])
     sheets = {
-        run.name: [ExampleSheet("vqa", "val2014", COUNT, [card])] for *_, run in board.placed_runs
+        run.name: [
+            ExampleSheet("vqa", "val2014", COUNT, [card]),
+            ExampleSheet("rte", "dev", COUNT, [left_out]),
+        ]
+        for *_, run in board.placed_runs
     }
     arguments: dict[str, Any] = {"title": "Leaderboard", "sheets": sheets, "data": data}
     page = folder / "leaderboard.html"
@@ -140,6 +145,22 @@ def test_all_examples_of_a_run_are_filtered_sorted_and_paged_in_the_address(
     expect(listed.get_by_role("button", name="caption", exact=True)).to_be_focused()
     expect(cards.first.locator(".answer")).to_contain_text("prediction: lst says")
     expect(run.get_by_text("Something was left out.")).to_be_visible()
+
+
+def test_a_task_without_data_shows_its_sheet_in_the_same_list(opened: OpenPage) -> None:
+    run = opened.page.locator(".run.open")
+    listed = run.locator("[data-role=list]")
+    expect(listed.locator("output")).to_have_text(f"1–24 of {COUNT}")
+    expect(run.get_by_text("sampled answer")).to_be_hidden()
+    listed.get_by_role("button", name="rte", exact=True).click()
+    expect(listed.get_by_text("sampled answer")).to_be_visible()
+    expect(run.locator(".card:visible")).to_have_count(1)
+    expect(listed.get_by_text(f"rte dev: 1 of {COUNT}")).to_be_visible()
+    assert opened.page.url.endswith("#/run/lst?task=rte")
+    listed.get_by_role("button", name="right 0").click()
+    expect(listed.locator("output")).to_have_text("none")
+    listed.get_by_role("button", name="caption", exact=True).click()
+    expect(listed.locator("output")).to_have_text(f"1–24 of {COUNT}")
 
 
 def test_a_link_leads_to_one_example_among_all(opened: OpenPage) -> None:

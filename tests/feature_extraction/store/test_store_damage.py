@@ -40,11 +40,6 @@ def test_random_damage_gives_values_or_an_error(tmp_path: Path, kind: str) -> No
     require_values_or_errors(path, READ, TRIALS)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "store.h5", ["a", "bad", "c", "dé"])
-
-
 def _text(*ids: str) -> Callable[[h5py.File], None]:
     def replace(file: h5py.File) -> None:
         del file["image_id"]

@@ -22,11 +22,6 @@ from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.store import FeatureStore
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "store.h5", ["a", "bad", "c", "dé"])
-
-
 class TestContract:
     """The objects of the file, as h5py alone reads them."""
 
@@ -214,21 +209,6 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(StoreError, match="copy it again"):
             FeatureStore(path)
-
-    def test_flipped_bytes_give_values_or_a_store_error(self, path: Path) -> None:
-        original, generator = path.read_bytes(), np.random.default_rng(4)
-        metadata = [*range(1024), *range(len(original) - 6000, len(original))]
-        for _ in range(60):
-            content = bytearray(original)
-            for position in generator.choice(metadata, 8):
-                content[position] = generator.integers(256)
-            path.write_bytes(content)
-            try:
-                store = FeatureStore(path)
-                store.read(list(store))
-                store.close()
-            except StoreError:
-                continue
 
     def test_missing_and_unfinished_files_and_folders_are_distinguished(
         self, tmp_path: Path

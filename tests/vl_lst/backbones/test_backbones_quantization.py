@@ -1,4 +1,4 @@
-"""A quantised backbone: error, size, and what is refused."""
+"""A quantized backbone: error, size, and what is refused."""
 
 import copy
 import sys
@@ -11,12 +11,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.quantization import (
-    bytes_freed_by_quantisation,
+    bytes_freed_by_quantization,
     inner_tensors,
     model_bytes,
-    quantise,
+    quantize,
 )
 from vl_lst.bundled import T5_FOLDER
+from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.recipes.building import attach_method
@@ -47,7 +48,7 @@ def all_bytes(model: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("bf16", 0.01), ("int8", 0.02), ("nf4", 0.15)]
 )
-def test_states_of_a_quantised_backbone_are_close(precision: str, tolerance: float) -> None:
+def test_states_of_a_quantized_backbone_are_close(precision: str, tolerance: float) -> None:
     ids_UT = torch.randint(3, 600, (8, 15), generator=torch.Generator().manual_seed(0))
     folder = str(T5_FOLDER)
     exact = load_backbone(folder).backbone.encode(ids_UT, [0]).final_UTD
@@ -61,15 +62,25 @@ def test_block_weights_shrink_and_the_embedding_does_not(precision: str, share: 
     model = small_t5()
     before, table = all_bytes(model), model.get_input_embeddings().weight.clone()
     backbone = FrozenBackbone(model)
-    expected = bytes_freed_by_quantisation(backbone, precision)  # type: ignore[arg-type]
+    expected = bytes_freed_by_quantization(backbone, precision)  # type: ignore[arg-type]
     count = sum(parameter.numel() for parameter in model.parameters())
-    quantise(backbone, precision)  # type: ignore[arg-type]
-    assert before - all_bytes(model) == expected, "the estimate equals what quantising saves"
+    quantize(backbone, precision)  # type: ignore[arg-type]
+    assert before - all_bytes(model) == expected, "the estimate equals what quantizing saves"
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     layer = model.encoder.block[0].layer[0].SelfAttention.q.weight
     assert held_bytes(layer) < share * 2 * layer.numel()
     assert torch.equal(model.get_input_embeddings().weight, table)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_precisions_change_nothing(precision: BackbonePrecision) -> None:
+    model = small_t5()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    backbone = FrozenBackbone(model)
+    assert bytes_freed_by_quantization(backbone, precision) == 0
+    quantize(backbone, precision)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
@@ -87,13 +98,13 @@ def test_one_fingerprint_is_the_same_in_every_precision() -> None:
 
 def test_a_weight_that_does_not_divide_into_blocks_is_refused() -> None:
     with pytest.raises(ModelError, match="multiple of 64 numbers; use int8"):
-        quantise(FrozenBackbone(small_t5(width=18)), "nf4")
+        quantize(FrozenBackbone(small_t5(width=18)), "nf4")
 
 
 def test_a_missing_torchao_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ModelError, match="pip install torchao"):
-        quantise(FrozenBackbone(small_t5()), "int8")
+        quantize(FrozenBackbone(small_t5()), "int8")
 
 
 def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Parameter]]:
@@ -108,12 +119,12 @@ def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Paramet
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str) -> None:
+def test_the_ladder_trains_in_float32_beside_a_quantized_backbone(precision: str) -> None:
     from vl_lst.profiling.workload import Workload
 
     model, trainable = attach("lst", precision)
     plain = copy.deepcopy(model)
-    quantise(model.backbone, precision)  # type: ignore[union-attr, arg-type]
+    quantize(model.backbone, precision)  # type: ignore[union-attr, arg-type]
     workload = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
     batch = workload.batch(96)
     loss = model.eval()(batch, "examples")

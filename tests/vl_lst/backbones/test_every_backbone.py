@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from vl_lst.backbones.backbone import Backbone
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.backbones.quantization import bytes_freed_by_quantisation, model_bytes
+from vl_lst.backbones.quantization import bytes_freed_by_quantization, model_bytes
 from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
@@ -91,7 +91,7 @@ def test_the_sizes_are_those_of_the_modules(make_tiny: MakeTiny, name: str) -> N
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_linear_layer_of_the_blocks_is_listed(make_tiny: MakeTiny, name: str) -> None:
-    """The lists by meaning cover all that `linear_layers`, which is quantised, has in blocks."""
+    """The lists by meaning cover all that `linear_layers`, which is quantized, has in blocks."""
     backbone = make_tiny(name)
     model, family = backbone.model, backbone.family
     named = {
@@ -373,5 +373,5 @@ def test_states_in_lower_precision_are_close(
     assert 0 < float((found.float() - expected).norm() / expected.norm()) < tolerance
     if precision != "bf16":
         plain = saved_backbones.load(name, "bf16").backbone
-        freed = bytes_freed_by_quantisation(plain, precision)  # type: ignore[arg-type]
+        freed = bytes_freed_by_quantization(plain, precision)  # type: ignore[arg-type]
         assert model_bytes(plain) - model_bytes(other) == freed

@@ -12,7 +12,7 @@ from tiny_methods import attach
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.backbones.quantization import model_bytes, quantise
+from vl_lst.backbones.quantization import model_bytes, quantize
 from vl_lst.devices import autocast
 from vl_lst.generation.search import generate
 from vl_lst.methods import method_names
@@ -104,11 +104,11 @@ def test_recomputing_draws_the_same_dropout(make_tiny: MakeTiny, method: str, de
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
 @pytest.mark.parametrize("method", ["lst", "qlora", "qst"])
-def test_a_quantised_backbone_moves_to_the_device(
+def test_a_quantized_backbone_moves_to_the_device(
     make_tiny: MakeTiny, method: str, precision: Any, device: str
 ) -> None:
     whole, trainable = built(make_tiny, method)
-    quantise(whole.backbone, precision)
+    quantize(whole.backbone, precision)
     batch = tiny_batch(whole.backbone)
     with torch.no_grad():
         expected = whole(batch)

@@ -10,13 +10,14 @@ from board_runs import write_run
 
 from vl_lst.cli import main
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 IMAGES, QUESTIONS = 20, 3
 NUMBER = IMAGES * QUESTIONS
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 

@@ -15,10 +15,7 @@ from vl_lst.cli import main
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -19,16 +19,11 @@ from vl_lst.run import evaluation
 from vl_lst.training.session import train
 
 
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(trained, tmp_path / "run")
-
-
 def test_it_writes_predictions_and_official_scores(
-    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: TinyWorld, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores = tmp_path / "scores.json"
-    assert main(["evaluate", str(run), "--split", "val2014", "--json", str(scores)]) == 0
+    assert main(["evaluate", str(finished), "--split", "val2014", "--json", str(scores)]) == 0
     assert "accuracy" in capsys.readouterr().out
     document = json.loads(scores.read_text())
     inference = document.pop("inference")
@@ -36,11 +31,11 @@ def test_it_writes_predictions_and_official_scores(
     assert inference["peak_bytes"] is None, "the CPU does not tell"
     assert inference["examples"] == len(document["per_example"])
     assert document.keys() == {"task", "split", "protocol", "metrics", "per_example"}
-    record = json.loads((run / "record.json").read_text())
+    record = json.loads((finished / "record.json").read_text())
     assert document["metrics"] == record["scores"]["vqa"]["val2014"]
 
     # The same file, scored without a model, gives the same scores.
-    predictions = run / "predictions" / "vqa-val2014.json"
+    predictions = finished / "predictions" / "vqa-val2014.json"
     again = tmp_path / "again.json"
     arguments = ["score", "--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
     assert main([*arguments, "--predictions", str(predictions), "--json", str(again)]) == 0
@@ -48,10 +43,10 @@ def test_it_writes_predictions_and_official_scores(
 
 
 def test_predictions_do_not_depend_on_the_order_of_batches(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches are sorted by the length of prompts, and files are in the order of the split."""
-    path = run / "predictions" / "vqa-val2014.json"
+    path = finished / "predictions" / "vqa-val2014.json"
     contents = []
     for batches in (
         evaluation_batches,
@@ -59,24 +54,24 @@ def test_predictions_do_not_depend_on_the_order_of_batches(
     ):
         path.unlink(missing_ok=True)
         monkeypatch.setattr(evaluation, "evaluation_batches", batches)
-        assert main(["evaluate", str(run), "--split", "val2014"]) == 0
+        assert main(["evaluate", str(finished), "--split", "val2014"]) == 0
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
 
 
 def test_a_predictions_folder_that_is_a_file_is_reported_before_work_begins(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.rmtree(run / "predictions")
-    (run / "predictions").write_text("")
+    shutil.rmtree(finished / "predictions")
+    (finished / "predictions").write_text("")
     monkeypatch.setattr(Answerer, "answer_all", lambda *_: pytest.fail("nothing may be answered"))
-    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert main(["evaluate", str(finished), "--split", "val2014"]) == 1
     error = capsys.readouterr().err
-    assert f"cannot write {run}/predictions/vqa-val2014.json" in error
+    assert f"cannot write {finished}/predictions/vqa-val2014.json" in error
 
 
 def test_scores_are_printed_even_if_the_disk_is_full_at_the_end(
-    run: Path,
+    finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -84,60 +79,60 @@ def test_scores_are_printed_even_if_the_disk_is_full_at_the_end(
     def fail(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    before = (run / "record.json").read_bytes()
+    before = (finished / "record.json").read_bytes()
     monkeypatch.setattr(os, "fsync", fail)
-    assert main(["evaluate", str(run), "--split", "val2014", "--json", "-"]) == 1
+    assert main(["evaluate", str(finished), "--split", "val2014", "--json", "-"]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["metrics"]["accuracy"] is not None
-    assert f"cannot write {run}" in captured.err
+    assert f"cannot write {finished}" in captured.err
     assert "no space left on the device" in captured.err
-    assert (run / "record.json").read_bytes() == before
+    assert (finished / "record.json").read_bytes() == before
 
 
 def test_scores_on_examples_it_trained_on_are_marked(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(run), "--split", "train2014", "--checkpoint", "last"]) == 0
+    assert main(["evaluate", str(finished), "--split", "train2014", "--checkpoint", "last"]) == 0
     assert "trained on 36 of the 36 examples of train2014" in capsys.readouterr().err
-    assert main(["evaluate", str(run), "--split", "val2014"]) == 0
+    assert main(["evaluate", str(finished), "--split", "val2014"]) == 0
     assert "trained on" not in capsys.readouterr().err
-    assert "train2014" not in json.loads((run / "record.json").read_text())["scores"]["vqa"]
+    assert "train2014" not in json.loads((finished / "record.json").read_text())["scores"]["vqa"]
 
 
 def test_a_split_without_labels_gets_predictions_only(
-    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: TinyWorld, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = tmp_path / "test2015.h5"
     extract(
         world.root / "images" / "test2015", features, build_encoder(world.encoder, device="cpu")
     )
     scores = tmp_path / "scores.json"
-    arguments = ["evaluate", str(run), "--split", "test2015", "--features", str(features)]
+    arguments = ["evaluate", str(finished), "--split", "test2015", "--features", str(features)]
     assert main([*arguments, "--json", str(scores)]) == 0
     assert "no public labels: predictions only" in capsys.readouterr().err
     assert json.loads(scores.read_text())["metrics"] == {"accuracy": None}
-    predictions = json.loads((run / "predictions" / "vqa-test2015.json").read_text())
+    predictions = json.loads((finished / "predictions" / "vqa-test2015.json").read_text())
     assert [entry["question_id"] for entry in predictions] == [9000]
 
 
 def test_several_processes_are_refused(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert main(["evaluate", str(finished), "--split", "val2014"]) == 1
     assert "evaluated in one process, but WORLD_SIZE is 2" in capsys.readouterr().err
 
 
 def test_features_with_other_settings_are_refused(
-    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: TinyWorld, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.h5"
     encoder = build_encoder(world.encoder, image_size=96, resize="letterbox", device="cpu")
     extract(world.root / "images" / "val2014", other, encoder)
-    written = run / "predictions" / "vqa-val2014.json"
+    written = finished / "predictions" / "vqa-val2014.json"
     before = written.stat()
-    assert main(["evaluate", str(run), "--split", "val2014", "--features", str(other)]) == 1
+    assert main(["evaluate", str(finished), "--split", "val2014", "--features", str(other)]) == 1
     message = capsys.readouterr().err
     assert "image_size: found 96, expected 64" in message
     assert "resize: found letterbox, expected squash" in message
@@ -145,16 +140,18 @@ def test_features_with_other_settings_are_refused(
 
 
 def test_missing_images_are_counted(
-    world: TinyWorld, run: Path, capsys: pytest.CaptureFixture[str]
+    world: TinyWorld, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = str(world.train_features)
-    assert main(["evaluate", str(run), "--split", "val2014", "--features", features]) == 1
+    assert main(["evaluate", str(finished), "--split", "val2014", "--features", features]) == 1
     assert "6 of the 6 images of val2014 have no features" in capsys.readouterr().err
 
 
-def test_an_incomplete_checkpoint_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "checkpoints" / "best" / "model.safetensors").unlink()
-    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+def test_an_incomplete_checkpoint_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "checkpoints" / "best" / "model.safetensors").unlink()
+    assert main(["evaluate", str(finished), "--split", "val2014"]) == 1
     assert "is not complete: model.safetensors" in capsys.readouterr().err
 
 
@@ -172,16 +169,18 @@ def test_another_backbone_is_refused(
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "broken card"])
 def test_a_folder_that_is_not_a_run_is_refused(
-    run: Path, damage: str, capsys: pytest.CaptureFixture[str]
+    finished: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if damage == "broken card":
-        (run / "model.json").write_text('{"answers": 3}')
+        (finished / "model.json").write_text('{"answers": 3}')
     else:
-        (run / "model.json" if damage == "missing" else run / "recipe.yaml").unlink()
-    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
-    assert str(run) in capsys.readouterr().err
+        (finished / "model.json" if damage == "missing" else finished / "recipe.yaml").unlink()
+    assert main(["evaluate", str(finished), "--split", "val2014"]) == 1
+    assert str(finished) in capsys.readouterr().err
 
 
-def test_an_unknown_split_lists_the_splits(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(run), "--split", "validation"]) == 1
+def test_an_unknown_split_lists_the_splits(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(finished), "--split", "validation"]) == 1
     assert "val2014" in capsys.readouterr().err

@@ -17,10 +17,7 @@ from vl_lst.cli._answered_splits import AnsweredSplit, SplitReader
 from vl_lst.cli._example_sheets import make_sheet, read_thumbnails
 from vl_lst.progress import silent
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def run_with(folder: Path, name: str, predictions: object, **fields: Any) -> Run:

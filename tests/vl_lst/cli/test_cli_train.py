@@ -106,10 +106,10 @@ def test_interrupting_exits_with_130(
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_a_run_with_a_quantised_backbone_is_evaluated_as_it_was_trained(
+def test_a_run_with_a_quantized_backbone_is_evaluated_as_it_was_trained(
     world: TinyWorld, tmp_path: Path, precision: str
 ) -> None:
-    """Initial weights are cut out of the backbone before it is quantised."""
+    """Initial weights are cut out of the backbone before it is quantized."""
     out, again = tmp_path / "run", tmp_path / "again.json"
     arguments = world.train_arguments(out, "--quiet", "--backbone-precision", precision)
     assert main([*arguments, "--set", "method.options.initialisation=magnitude"]) == 0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tiny_run import TinyWorld
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer
 
 from feature_extraction.errors import StoreError
 from feature_extraction.store import open_features
@@ -28,11 +27,6 @@ from vl_lst.data.targets import AnswerScores, SampledAnswers
 from vl_lst.models.batch import Batch
 
 TASK = get_task("vqa")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(world: TinyWorld) -> CachingTokenizer:
-    return CachingTokenizer(AutoTokenizer.from_pretrained(str(world.backbone)))
 
 
 def example(*targets: tuple[str, float], prompt: str = "vqa: is it red?") -> Example:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from tiny_run import TinyWorld
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from tasks import Example, get_task
 from vl_lst.backbones.frozen import FrozenBackbone
@@ -37,11 +36,6 @@ class OwnFeatures:
                 for image_id in image_ids
             ]
         ).astype(np.float16)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(world: TinyWorld) -> CachingTokenizer:
-    return CachingTokenizer(AutoTokenizer.from_pretrained(str(world.backbone)))
 
 
 def batch_of(

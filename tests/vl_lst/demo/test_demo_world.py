@@ -12,6 +12,8 @@ from vl_lst.demo.scenes import Purpose
 from vl_lst.demo.splits import PAIR_SPLITS, SPLITS, picture_path
 from vl_lst.demo.world import write_world
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SMALL = tuple(replace(split, images=6) for split in SPLITS)
 SMALL_PAIRS = tuple(replace(split, sets=4) for split in PAIR_SPLITS)
 PICTURES = 2 * 6 + 2 * 4 * 8
@@ -28,11 +30,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, splits=SMALL, pair_splits=SMALL_PAIRS)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
 
 
 def test_files_are_where_the_official_ones_are(root: Path) -> None:

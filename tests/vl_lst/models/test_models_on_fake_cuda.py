@@ -80,7 +80,7 @@ def built(method: str, head: str) -> tuple[FakeCuda, Any]:
     options: dict[str, object] = dict(OPTIONS.get(method, {}))
     if "recompute" in get_method(method).options.model_fields:
         options["recompute"] = False  # it would ask the device for its random state
-    is_quantised = get_method(method).needs_quantised_backbone
+    is_quantized = get_method(method).needs_quantized_backbone
     with mode.building():
         model, _ = attach_method(
             method,
@@ -88,7 +88,7 @@ def built(method: str, head: str) -> tuple[FakeCuda, Any]:
             random_backbone(config, family),
             visual=WORKLOAD.visual(),
             heads={DEFAULT_TASK: HEADS[head]},
-            precision="nf4" if is_quantised else "fp32",
+            precision="nf4" if is_quantized else "fp32",
         )
     mode.adopt(model)
     return mode, model

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import vl_lst.methods
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
-from vl_lst.backbones.quantization import inner_tensors, quantise
+from vl_lst.backbones.quantization import inner_tensors, quantize
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.models.config import HeadConfig
@@ -87,18 +87,18 @@ def test_saved_bytes_equal_those_that_live_on_after_the_forward_pass(
 ) -> None:
     """Blocks that are recomputed keep their inputs, and nothing else."""
     options = {"recompute": recompute, **({"reduction": 4} if method == "lst" else {})}
-    is_quantised = get_method(method).needs_quantised_backbone
-    loaded = load_backbone("demo", precision="bf16" if is_quantised else "fp32")
+    is_quantized = get_method(method).needs_quantized_backbone
+    loaded = load_backbone("demo", precision="bf16" if is_quantized else "fp32")
     model, _ = attach_method(
         method,
         options,
         loaded.backbone,
         visual=TINY.visual(),
         heads={"task": HeadConfig(kind="classify", answers=5)},
-        precision="nf4" if is_quantised else "fp32",
+        precision="nf4" if is_quantized else "fp32",
     )
-    if is_quantised:
-        quantise(model.backbone, "nf4")
+    if is_quantized:
+        quantize(model.backbone, "nf4")
     model.train()
     batch = replace(TINY.batch(600), scores_BA=torch.rand(2, 5))
     counted = saved_bytes_by_part(model, batch, "examples")["total"]
@@ -181,7 +181,7 @@ def test_an_estimate_equals_the_cpu_count_for_every_method(precision: Any) -> No
     methods = [
         ComparedMethod(
             name,
-            backbone_precision="nf4" if get_method(name).needs_quantised_backbone else None,
+            backbone_precision="nf4" if get_method(name).needs_quantized_backbone else None,
         )
         for name in method_names()
     ]
@@ -205,7 +205,7 @@ def test_an_estimate_equals_the_cpu_count_at_t5_small_size() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_an_estimate_includes_the_size_of_quantised_weights(precision: Any) -> None:
+def test_an_estimate_includes_the_size_of_quantized_weights(precision: Any) -> None:
     settings = replace(ON_CPU, backbone_precision=precision)
     measured = profile_methods([PLAIN], settings)
     assert profile_methods([PLAIN], replace(settings, estimate=True)) == measured

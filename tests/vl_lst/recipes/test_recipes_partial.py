@@ -72,7 +72,7 @@ def test_a_shown_recipe_resolves_to_the_same(name: str) -> None:
         {"method.name": "qlora", "backbone.precision": "int8", "training.tf32": True},
         ODD,
     ],
-    ids=["steps", "galore", "nulls", "as-a-run-writes", "quantised", "odd-texts"],
+    ids=["steps", "galore", "nulls", "as-a-run-writes", "quantized", "odd-texts"],
 )
 def test_a_shown_recipe_resolves_to_the_same_with_overrides(overrides: dict[str, object]) -> None:
     given = {**inputs("vqa"), **overrides}

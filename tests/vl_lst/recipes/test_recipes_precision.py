@@ -34,7 +34,7 @@ def test_auto_is_what_the_device_computes_natively_and_the_method_can_train(
     recipe = resolve("lst", f"method.name={method}")
     found = (recipe.training.precision, recipe.backbone.precision)
     native = "bf16" if is_native else "fp32"
-    if get_method(method).needs_quantised_backbone:
+    if get_method(method).needs_quantized_backbone:
         assert found == (native, "nf4")
     else:
         assert found == (native, "fp32" if method == "full" else native)

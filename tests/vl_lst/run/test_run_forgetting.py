@@ -47,7 +47,7 @@ def build(method: str, *, change: float = 0.0) -> tuple[Recipe, ModelCard, Built
         ],
     )
     built = build_model(recipe, None, {"rte": ["yes", "no"]})
-    built.quantise_backbone()
+    built.quantize_backbone()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in built.trainable.values():

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +25,6 @@ EXAMPLES = [Example(id_, ("a.jpg",), "vqa: is it?", ()) for id_ in ("1", "2")]
 def _kept_scores(path: Path) -> dict[str, float] | None:
     kept = read_example_scores(path, VQA)
     return None if kept is None else kept.scores
-
-
-@pytest.fixture
-def finished(trained: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(trained, tmp_path / "run")
 
 
 @pytest.fixture

@@ -33,11 +33,6 @@ FORGETTING = Forgetting(
 )
 
 
-@pytest.fixture
-def finished(trained: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(trained, tmp_path / "run")
-
-
 def record_of(out: Path) -> RunRecord:
     record = read_record(RunDirectory(out))
     assert record is not None

@@ -1,4 +1,4 @@
-"""Runs on a device: interrupted, in bf16, on stored states, quantised, and answering."""
+"""Runs on a device: interrupted, in bf16, on stored states, quantized, and answering."""
 
 import json
 from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_stored_states_train_as_the_backbone_does(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_a_quantised_backbone_trains_and_answers(
+def test_a_quantized_backbone_trains_and_answers(
     recipe: Callable[..., Any], world: TinyWorld, precision: str, device: str, tmp_path: Path
 ) -> None:
     train(recipe(device, backbone__precision=precision, head="generate"), tmp_path / "run")

@@ -287,7 +287,7 @@ def test_a_projection_of_nothing_is_refused(world: TinyWorld, tmp_path: Path) ->
         train(chosen, tmp_path / "run")
 
 
-def test_quantised_moments_without_torchao_are_refused(
+def test_quantized_moments_without_torchao_are_refused(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "vl_lst.training.adamw_8bit", raising=False)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
 from tiny_run import TinyWorld
 
 from vl_lst import devices
@@ -68,7 +67,7 @@ def test_all_processes_have_the_precisions_of_the_first(
     """Machines of one run may have different processors."""
     monkeypatch.setattr(distributed, "gather_object", lambda own: [("fp32", "fp32", False), *own])
     own = world.recipe(**BF16, training__tf32=True)
-    assert with_same_precisions(Accelerator(cpu=True), own) == world.recipe(training__tf32=False)
+    assert with_same_precisions(own) == world.recipe(training__tf32=False)
 
 
 def test_a_run_chooses_its_precision_once(

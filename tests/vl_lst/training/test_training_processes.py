@@ -161,9 +161,8 @@ def test_a_failure_of_one_process_ends_all(
 
 def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, "other"])
-    pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match="process 1 of 2 found other training data"):
-        distributed.require_same_inputs(pair, "card")
+        distributed.require_same_inputs("card")
 
 
 def test_processes_must_train_the_same_recipe(
@@ -172,11 +171,10 @@ def test_processes_must_train_the_same_recipe(
     """A launcher may start one process for each run of a sweep."""
     other = world.recipe(optimizer__lr=0.5, training__workers=2)
     monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, other])
-    pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match=r"process 1 of 2 .*optimizer.lr: 0.01 .*0.5 given"):
-        distributed.require_same_recipe(pair, world.recipe())
+        distributed.require_same_recipe(world.recipe())
     other = world.recipe(training__workers=2)
-    distributed.require_same_recipe(pair, world.recipe())
+    distributed.require_same_recipe(world.recipe())
 
 
 def run_two(folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
@@ -237,9 +235,9 @@ PRECISIONS = ("int8", "nf4")
 
 
 @pytest.fixture(scope="module")
-def quantised_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run of two processes for each precision of the backbone."""
-    folder = tmp_path_factory.mktemp("quantised")
+    folder = tmp_path_factory.mktemp("quantized")
     changes = [f"training.{name}=1" for name in ("log_every_steps", "epochs")]
     more = ["--set", "method.options.dropout=0.0"]
     more += [word for change in changes for word in ("--set", change)]
@@ -253,10 +251,10 @@ def quantised_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_two_processes_with_a_quantised_backbone_learn_like_one(
-    quantised_runs: Path, tmp_path: Path, precision: str
+def test_two_processes_with_a_quantized_backbone_learn_like_one(
+    quantized_runs: Path, tmp_path: Path, precision: str
 ) -> None:
-    one, two = tmp_path / "one", quantised_runs / precision
+    one, two = tmp_path / "one", quantized_runs / precision
     train(RunDirectory(two).recipe(), one)
     losses = [
         [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]

@@ -140,6 +140,10 @@ class T5(Family):
             int(config.relative_attention_max_distance),
         )
 
+    def has_shared_positions(self, config: Any) -> bool:
+        """Return whether the first block alone has a table, unlike in UMT5."""
+        return bool(config.model_type != "umt5")
+
     def encoder_blocks(self, model: Any) -> Sequence[nn.Module]:
         """Return the blocks of the encoder."""
         blocks: Sequence[nn.Module] = model.get_encoder().block

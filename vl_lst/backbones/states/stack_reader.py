@@ -169,17 +169,6 @@ class StackReader:
         positions: list[int] = np.flatnonzero(~is_found).tolist()
         return positions
 
-    def lengths(
-        self, keys: Sequence[bytes], describe: Callable[[int], str] | None = None
-    ) -> list[int]:
-        """Return the number of tokens of each text; see `read`.
-
-        Raises:
-            StoreError: A text is missing.
-        """
-        lengths: list[int] = self._length_N[self._rows(keys, describe)].tolist()
-        return lengths
-
     def read(
         self,
         keys: Sequence[bytes],

@@ -20,7 +20,7 @@ from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.frozen_backbone_model import FrozenBackboneModel
 from vl_lst.models.sherl.stack import MixedStack
 from vl_lst.models.tapped_layers import require_decoder_for
-from vl_lst.models.vision_language_model import DecodingState
+from vl_lst.models.vision_language_model import CachedDecoding
 
 __all__ = ["SherlDecoding", "SherlEncoding", "SherlModel"]
 
@@ -48,33 +48,12 @@ class SherlEncoding:
         return SherlEncoding(change(self.memory_BSD), change(self.memory_mask_BS), frozen)
 
 
-class SherlDecoding(DecodingState):
-    """Cache of the decoder, and the encoder states to which it attends.
-
-    Args:
-        model: Model that generates.
-        encoded: Encoder states, one row per answer.
-    """
-
-    def __init__(self, model: "SherlModel", encoded: SherlEncoding) -> None:
-        self._model = model
-        self._encoded = encoded
-        self._cache = model.backbone.new_cache()
+class SherlDecoding(CachedDecoding["SherlModel", SherlEncoding]):
+    """Decoding that runs the decoder with mixed states for its last block."""
 
     def next_logits(self, tokens_B: Tensor) -> Tensor:
         states_B1R = self._model.run_decoder(self._encoded, tokens_B[:, None], self._cache)
         return self._model.logits(states_B1R)[:, 0]
-
-    def branch(self, beams: int) -> None:
-        repeats = self._cache.branch(beams)
-        self._encoded = self._encoded.map(lambda part: part.repeat_interleave(repeats, 0))
-
-    def select(self, rows: Tensor) -> None:
-        kept = self._cache.select(rows)
-        self._encoded = self._encoded.map(lambda part: part.index_select(0, kept))
-
-    def reorder(self, rows: Tensor) -> None:
-        self._cache.reorder(rows)
 
 
 class SherlModel(FrozenBackboneModel[SherlEncoding]):
@@ -155,7 +134,9 @@ class SherlModel(FrozenBackboneModel[SherlEncoding]):
     def _encode_through_last(self, batch: Batch) -> SherlEncoding:
         """Let the last block of an encoder without a decoder read the mixed states."""
         index_B = batch.prompt_index_B
-        paused, mask_UT = self.backbone.encode_to_last(batch.prompt_ids_UT, self.encoder.tapped)
+        paused, mask_UT = self.backbone.encode_to_last(
+            batch.prompt_ids_UT, self.encoder.tapped, self.images_of_prompts(batch)
+        )
         mixed_UTD = self.encoder(paused.embedding_NTD, paused.blocks_KNTD)
         mask_BT = mask_UT.index_select(0, index_B)
         joined_BSD, mask_BS = self._join(batch, mixed_UTD.index_select(0, index_B), mask_BT)

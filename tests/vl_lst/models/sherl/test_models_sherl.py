@@ -1,12 +1,15 @@
 """SHERL's settings, what it starts with, and what it computes of a batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import BertConfig, BertModel
 
+from vl_lst.backbones.families.bert import Bert
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import get_method
@@ -101,3 +104,31 @@ def test_the_frozen_encoder_runs_once_for_equal_prompts(
     assert rows == [len(batch.prompt_ids_UT)] != [len(batch)]
     model = build(make_backbone(), backbone_dropout=0.5).train()
     assert not torch.equal(model(batch), model(batch))
+
+
+class ReadingBert(Bert):
+    """BERT that reads image tokens before the text."""
+
+    reads_images = True
+
+
+def test_an_encoder_without_a_decoder_reads_its_own_images(
+    make_batch: Callable[..., Batch],
+) -> None:
+    config = BertConfig(
+        vocab_size=600,
+        hidden_size=VISUAL.channels,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    backbone = FrozenBackbone(BertModel(config, add_pooling_layer=False), ReadingBert())
+    method = get_method("sherl")
+    options = method.options.model_validate({"reduction": 2})
+    heads = {DEFAULT_TASK: HeadConfig(kind="classify", answers=3)}
+    model = method.attach(backbone, options, visual=None, heads=heads).eval()
+    batch = make_batch().unshare()
+    batch = replace(batch, prompt_rows_U=torch.arange(len(batch)))
+    assert batch.features_BINF is not None
+    other = replace(batch, features_BINF=-batch.features_BINF)
+    assert not torch.allclose(model.classify(batch), model.classify(other), atol=1e-4)

@@ -12,7 +12,7 @@ from tiny_methods import attach, train_declared, variants_on
 from torch import nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.backbones.quantization import dequantised, quantise
+from vl_lst.backbones.quantization import dequantized, quantize
 from vl_lst.errors import ModelError
 from vl_lst.methods import method_names
 from vl_lst.training.saved_bytes import bytes_saved_for_backward
@@ -36,35 +36,35 @@ def head_for(backbone: FrozenBackbone) -> str:
     return "classify" if not backbone.has_decoder or backbone.reads_images else "generate"
 
 
-def quantised(
+def quantized(
     make_tiny: MakeTiny, name: str, method: str, precision: str, **options: Any
 ) -> tuple[Any, dict[str, nn.Parameter]]:
-    """Return a model in float32 with a quantised backbone, away from its initial values."""
+    """Return a model in float32 with a quantized backbone, away from its initial values."""
     backbone = make_tiny(name)
     model, trainable = attach(method, backbone, head_for(backbone), **options)
     generator = torch.Generator().manual_seed(5)
     for parameter in trainable.values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    quantise(model.backbone, precision)  # type: ignore[arg-type]
+    quantize(model.backbone, precision)  # type: ignore[arg-type]
     return model, trainable
 
 
 def use_plain_weights(model: Any) -> None:
-    """Replace quantised weights by the numbers that they stand for."""
+    """Replace quantized weights by the numbers that they stand for."""
     for layer in model.backbone.linear_layers:
         if not layer.weight.requires_grad:
-            layer.weight = nn.Parameter(dequantised(layer.weight), requires_grad=False)
+            layer.weight = nn.Parameter(dequantized(layer.weight), requires_grad=False)
             layer.__class__ = nn.Linear
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize(("name", "method"), CASES)
-def test_gradients_are_those_on_the_dequantised_weights(
+def test_gradients_are_those_on_the_dequantized_weights(
     make_tiny: MakeTiny, name: str, method: str, precision: str
 ) -> None:
     gradients = []
     for is_plain in (False, True):
-        model, trainable = quantised(make_tiny, name, method, precision)
+        model, trainable = quantized(make_tiny, name, method, precision)
         if is_plain:
             use_plain_weights(model)
         model(tiny_batch(model.backbone)).backward()
@@ -82,10 +82,10 @@ def test_a_method_trains_in_bfloat16_and_saves_no_weights(
     make_tiny: MakeTiny, method: str, precision: str
 ) -> None:
     saved = []
-    for is_quantised in (False, True):
+    for is_quantized in (False, True):
         model, trainable = attach(method, make_tiny("t5", "bf16"), "generate", dropout=0.0)
-        if is_quantised:
-            quantise(model.backbone, precision)  # type: ignore[arg-type]
+        if is_quantized:
+            quantize(model.backbone, precision)  # type: ignore[arg-type]
         batch = tiny_batch(model.backbone)
         saved.append(bytes_saved_for_backward(model.train(), partial(model, batch))["total"])
     assert saved[0] == saved[1]
@@ -97,12 +97,12 @@ def test_full_fine_tuning_is_refused(make_tiny: MakeTiny) -> None:
         attach("full", make_tiny("t5", "bf16"), "generate")
 
 
-def test_what_a_method_inserts_and_trains_is_not_quantised(make_tiny: MakeTiny) -> None:
+def test_what_a_method_inserts_and_trains_is_not_quantized(make_tiny: MakeTiny) -> None:
     model, _ = attach("adapter", make_tiny("t5"), "generate")
     chosen = model.backbone.linear_layers[0]
     chosen.weight.requires_grad_(True)
-    quantise(model.backbone, "nf4")
+    quantize(model.backbone, "nf4")
     for module in model.modules():
         if isinstance(module, nn.Linear):
             is_frozen = module in model.backbone.linear_layers and module is not chosen
-            assert is_frozen == (dequantised(module.weight) is not module.weight)
+            assert is_frozen == (dequantized(module.weight) is not module.weight)
