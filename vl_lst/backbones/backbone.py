@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vl_lst.backbones.decoding import BackboneCache, beam_attention, can_replace_attention
+from vl_lst.backbones.decoding import (
+    BackboneCache,
+    beam_attention,
+    cache_argument,
+    can_replace_attention,
+)
 from vl_lst.backbones.families import family_of
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import BlockSizes, OutputLayer
@@ -343,8 +348,8 @@ class Backbone(nn.Module):
             inputs_embeds=embedding_PLD,
             encoder_hidden_states=encoder_states_PTD,
             encoder_attention_mask=mask,
-            past_key_values=None if cache is None else cache.entries,
             use_cache=cache is not None,
+            **{cache_argument(type(decoder)): None if cache is None else cache.entries},
         ).last_hidden_state
         return states_PLD
 

@@ -7,9 +7,11 @@ can be replaced through transformers' attention interface and has keys of the en
 B examples, K beams, N = B * K rows, H heads, L tokens, S keys, C head width.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, EncoderDeco
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-__all__ = ["BackboneCache", "beam_attention", "can_replace_attention"]
+__all__ = ["BackboneCache", "beam_attention", "cache_argument", "can_replace_attention"]
 
 ATTENTION = "beams_as_queries"
 
@@ -70,6 +72,16 @@ class BackboneCache:
     def reorder(self, rows: Tensor) -> None:
         """Do the same as `select` if every row stays within its example, as in beam search."""
         self.entries.self_attention_cache.reorder_cache(rows)
+
+
+@cache
+def cache_argument(decoder: type) -> str:
+    """Return the name of the argument by which a class of stock decoders takes its cache.
+
+    It is `cache` from transformers 5.24 on, and `past_key_values` before.
+    """
+    accepted = inspect.signature(decoder.forward).parameters
+    return "cache" if "cache" in accepted else "past_key_values"
 
 
 def can_replace_attention(decoder: Any) -> bool:
