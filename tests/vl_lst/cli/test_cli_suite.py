@@ -112,7 +112,7 @@ def test_a_suite_is_not_overwritten_and_not_mixed_with_other_settings(
     assert main([*arguments, "--set", "training.seed=4"]) == 1
     assert "training.seed: 3 in the run, 4 given" in capsys.readouterr().err
     assert main(suite.train_arguments(trained / "cola")) == 1
-    assert "cola holds a run; expected a folder for several runs" in capsys.readouterr().err
+    assert "cola holds a single run: expected a new folder" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_does_not_lose_the_others(
