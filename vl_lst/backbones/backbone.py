@@ -349,7 +349,7 @@ class Backbone(nn.Module):
             encoder_hidden_states=encoder_states_PTD,
             encoder_attention_mask=mask,
             use_cache=cache is not None,
-            **{cache_argument(type(decoder)): None if cache is None else cache.entries},
+            **{cache_argument(type(decoder).forward): None if cache is None else cache.entries},
         ).last_hidden_state
         return states_PLD
 

@@ -75,12 +75,15 @@ class BackboneCache:
 
 
 @cache
-def cache_argument(decoder: type) -> str:
-    """Return the name of the argument by which a class of stock decoders takes its cache.
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """Return the name of the argument by which a stock decoder takes its cache.
 
     It is `cache` from transformers 5.24 on, and `past_key_values` before.
+
+    Args:
+        forward: Method `forward` of the decoder's class.
     """
-    accepted = inspect.signature(decoder.forward).parameters
+    accepted = inspect.signature(forward).parameters
     return "cache" if "cache" in accepted else "past_key_values"
 
 
