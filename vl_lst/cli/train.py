@@ -216,7 +216,7 @@ def train(
 def _refuse_image_conflicts(
     features: Sequence[Path], images: Path | None, encoder: str | None, launch: Launch
 ) -> None:
-    """Refuse `--images` beside feature files or in several processes, and `--encoder` without it.
+    """Refuse `--images` with feature files or in several processes, and `--encoder` without it.
 
     Raises:
         BadParameter: The options do not go together.
