@@ -22,6 +22,10 @@ class OpenPage:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(f"{file.as_uri()}{anchor}")
 
+    def wait_for_address(self, ending: str) -> None:
+        """Wait until the address ends so; a script may change it after the click that asks for it."""
+        self.page.wait_for_url(lambda url: url.endswith(ending))
+
     def methods(self) -> list[str]:
         return self.page.locator(".headline tbody:not(.reported) .name").all_inner_texts()
 

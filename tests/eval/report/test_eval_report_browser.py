@@ -160,7 +160,7 @@ def test_the_plot_is_one_stop_of_the_tab_key(opened: OpenPage) -> None:
 def test_examples_that_are_not_data_can_be_filtered_sorted_and_searched(opened: OpenPage) -> None:
     row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
-    assert opened.page.url.endswith("#/run/lst-0")
+    opened.wait_for_address("#/run/lst-0")
     expect(opened.page.locator(".table")).to_be_hidden()
     run = opened.page.locator(".run.open")
     cards = run.locator(".card:visible")
@@ -171,7 +171,7 @@ def test_examples_that_are_not_data_can_be_filtered_sorted_and_searched(opened: 
     run.get_by_role("button", name="wrong 7").click()
     expect(cards).to_have_count(7)
     expect(run.locator(".card.right:visible")).to_have_count(0)
-    assert opened.page.url.endswith("#/run/lst-0?show=wrong")
+    opened.wait_for_address("#/run/lst-0?show=wrong")
     run.get_by_role("button", name="all 20").click()
     run.get_by_label("Sort by").select_option(label="prompt")
     run.get_by_role("link", name="17", exact=True).click()
@@ -186,7 +186,7 @@ def test_examples_that_are_not_data_can_be_filtered_sorted_and_searched(opened: 
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
     expect(opened.page).to_have_title("lst-0 · Leaderboard")
     run.get_by_role("link", name="Leaderboard").click()
-    assert opened.page.url.endswith("#/")
+    opened.wait_for_address("#/")
     expect(opened.page.locator(".table")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
 
@@ -202,7 +202,7 @@ def test_the_gallery_shows_answers_and_leads_to_those_that_are_wrong(opened: Ope
     gallery.get_by_role("link", name="vqa, wrong ones").click()
     run = opened.page.locator(".run:visible")
     expect(run.get_by_role("heading", name="Examples")).to_be_in_viewport()
-    assert opened.page.url.endswith("#/run/full-0?task=vqa&show=wrong")
+    opened.wait_for_address("#/run/full-0?task=vqa&show=wrong")
     expect(run.locator(".card:visible")).to_have_count(7)
 
 

@@ -46,21 +46,23 @@ def opened(browser: Any, page_file: Path) -> Iterator[OpenPage]:
     found.context.close()
 
 
-def shown_tables(opened: OpenPage) -> list[str]:
-    return [each.get_attribute("id") for each in opened.page.locator(".table:visible").all()]
+def expect_tables(opened: OpenPage, *addresses: str) -> None:
+    tables = opened.page.locator(".table:visible")
+    expect(tables).to_have_count(len(addresses))
+    for number, address in enumerate(addresses):
+        expect(tables.nth(number)).to_have_id(address)
 
 
 def test_the_front_shows_the_first_table_and_what_the_others_say(opened: OpenPage) -> None:
-    assert shown_tables(opened) == ["/table/1"]
+    expect_tables(opened, "/table/1")
     others = opened.page.get_by_role("navigation", name="Other tables")
     assert "lst scores 40.0 in gqa." in others.inner_text()
     others.get_by_role("link", name="gqa on val").click()
-    expect(opened.page.locator("[id='/table/2']")).to_be_visible()
-    assert shown_tables(opened) == ["/table/2"]
-    assert opened.page.url.endswith("#/table/2")
+    expect_tables(opened, "/table/2")
+    opened.wait_for_address("#/table/2")
     expect(opened.page).to_have_title("gqa on val · Board")
     opened.page.get_by_role("link", name="All tables").click()
-    assert shown_tables(opened) == ["/table/1"]
+    expect_tables(opened, "/table/1")
 
 
 def test_the_back_button_returns_to_the_same_place(opened: OpenPage) -> None:
@@ -93,7 +95,7 @@ def test_an_address_without_a_view_leads_to_the_front(opened: OpenPage) -> None:
     for address in ("#/run/none", "#/table/9", "#/nothing", "#/run/%E0%A4%A"):
         opened.page.evaluate("(address) => { location.hash = address; }", address)
         expect(alert).to_contain_text("no such view")
-        assert shown_tables(opened) == ["/table/1"]
+        expect_tables(opened, "/table/1")
         opened.page.get_by_role("link", name="Board", exact=True).click()
         expect(alert).to_be_hidden()
 
@@ -135,7 +137,7 @@ def test_all_tables_follow_each_other_without_scripts_and_links_work(
     browser: Any, page_file: Path
 ) -> None:
     opened = OpenPage(browser, page_file, java_script_enabled=False)
-    assert shown_tables(opened) == ["/table/1", "/table/2"]
+    expect_tables(opened, "/table/1", "/table/2")
     opened.page.locator(".headline").last.get_by_role("link", name="seed 0").click()
     expect(opened.page.get_by_role("heading", name="other", exact=True)).to_be_in_viewport()
     opened.context.close()
