@@ -23,7 +23,7 @@ class OpenPage:
         self.page.goto(f"{file.as_uri()}{anchor}")
 
     def wait_for_address(self, ending: str) -> None:
-        """Wait until the address ends so; a script may change it after the click that asks for it."""
+        """Wait until the address ends so: it may change after the click that asks for it."""
         self.page.wait_for_url(lambda url: url.endswith(ending))
 
     def methods(self) -> list[str]:
