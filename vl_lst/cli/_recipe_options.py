@@ -1,6 +1,6 @@
 """Options that set fields of a recipe, for the commands that train and prepare training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,7 +180,10 @@ def option_changes(options: Mapping[str, object]) -> list[tuple[str, Any]]:
 
 
 def refuse_settings_given_twice(
-    options: Mapping[str, object], settings: Iterable[tuple[str, Any]]
+    options: Mapping[str, object],
+    settings: Iterable[tuple[str, Any]],
+    *,
+    others: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Refuse options whose field, or a section with it, `--set` sets too.
 
@@ -189,15 +192,20 @@ def refuse_settings_given_twice(
     Args:
         options: See `option_changes`.
         settings: (path of a field, value) pairs of `--set`.
+        others: Paths of the fields and sections that other given options set, by name of the
+            option; `--set` must set nothing in these sections.
 
     Raises:
         RecipeError: Both set a field.
     """
+    fields = {option: [FIELD_OF_OPTION[option]] for option in _given(options)}
+    others = others or {}
     twice = [
         f"{option} and --set {path}"
         for path, _ in settings
-        for option in _given(options)
-        if is_within(FIELD_OF_OPTION[option], [path])
+        for option, names in {**fields, **others}.items()
+        if any(is_within(name, [path]) for name in names)
+        or (option in others and is_within(path, names))
     ]
     if twice:
         raise RecipeError(

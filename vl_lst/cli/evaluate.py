@@ -339,7 +339,13 @@ def _open_zero_shot(
     from vl_lst.run import open_zero_shot_run
 
     overrides = [parse_override(setting) for setting in settings]
-    refuse_settings_given_twice({"--task": task, **options}, overrides)
+    of_task = "" if task is None else f".{task}"
+    prompts = [f"data.prompt_{part}{of_task}" for part in ("prefix", "suffix")]
+    refuse_settings_given_twice(
+        {"--task": task, **options},
+        overrides,
+        others={} if prompt is None else {"--prompt": prompts},
+    )
     return open_zero_shot_run(
         folder,
         split=split,

@@ -136,7 +136,10 @@ def extract_states(
     }
     with notes(quiet=quiet):
         overrides = [parse_override(setting) for setting in settings or []]
-        refuse_settings_given_twice(options, overrides)
+        stacks = [f"method.options.{stack}_layers" for stack in ("encoder", "decoder")]
+        refuse_settings_given_twice(
+            options, overrides, others={} if layers is None else {"--layers": stacks}
+        )
         changes = [*option_changes(options), *overrides]
         named = dict(changes)
         base = recipe or default_recipe(named.get("method.name"), named.get("backbone.name"))

@@ -160,6 +160,11 @@ def test_other_settings_are_refused(
         (("--device", "cpu", "--set", "training.device=cpu"), "which set the same field"),
         (("--set", "backbone.precision=bf16"), "found --backbone-precision and --set"),
         (("--set", "data={root: elsewhere}"), "found --data-root and --set data"),
+        (
+            ("--prompt", "{}?", "--set", "data.prompt_suffix.vqa=!"),
+            "found --prompt and --set data.prompt_suffix.vqa, which set the same field",
+        ),
+        (("--prompt", "{}?", "--set", "data.prompt_prefix=Q"), "found --prompt and --set"),
         (("--set", "task=gqa"), "found --task and --set task"),
         (("--backbone", "/nowhere"), "cannot load the backbone"),
     ],

@@ -73,6 +73,11 @@ def test_shards_are_joined_by_a_command(world: TinyWorld, tmp_path: Path) -> Non
         (["--method", "lora"], 1, "found lora, which runs the backbone while it trains"),
         (["--head", "generate", "--set", "head=classify"], 1, "found --head and --set head"),
         (["--layers", "one"], 2, "expected numbers with commas between them"),
+        (
+            ["--layers", "1", "--set", "method.options.encoder_layers=[1]"],
+            1,
+            "found --layers and --set method.options.encoder_layers, which set the same field",
+        ),
         (["--layers", "7"], 1, "are not ascending, distinct layers"),
         (["--shard", "3/2"], 1, "expected I/N"),
         (["--split", "val"], 1, "has no split"),
