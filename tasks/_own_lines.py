@@ -75,7 +75,9 @@ class OwnLines:
                     f"{self._task.texts_per_example}",
                 )
             return self._task.text_format.format(*texts)
-        prompt = self._records.field(position, "prompt", str)
+        number = self._task.texts_per_example
+        expected = None if number == 1 else f"a list of {number} texts"
+        prompt = self._records.field(position, "prompt", str, expected=expected)
         if not prompt.strip():
             raise self._problem(position, "has an empty prompt; expected a question or statement")
         return self._with_format(position, prompt)
