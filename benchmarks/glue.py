@@ -94,10 +94,11 @@ class Benchmark:
         ]
         self._run(trials, is_scored=False)
 
-    def score(self, task: str, seed: int) -> None:
-        """Train with the best rate of each method, and score on the test half."""
+    def score(self, tasks: Iterable[str], seed: int) -> None:
+        """Train with the best rate of each method on each task, and score on the test half."""
         trials = [
             Trial(task, method, rate, seed)
+            for task in tasks
             for method in self._rates
             if (rate := self._best_rate(task, method)) is not None
         ]
@@ -260,12 +261,11 @@ def main() -> None:
         # Task by task, then seed by seed, so that what an interruption leaves can be compared.
         for task in tasks:
             benchmark.search(task)
-            benchmark.score(task, first)
+            benchmark.score([task], first)
             write_tables(settings, benchmark, floor)
         for seed in others:
-            for task in tasks:
-                benchmark.score(task, seed)
-                write_tables(settings, benchmark, floor)
+            benchmark.score(tasks, seed)
+            write_tables(settings, benchmark, floor)
     measured = costs(settings, list(rates)) if arguments.costs else None
     print(write_tables(settings, benchmark, floor, measured))
 

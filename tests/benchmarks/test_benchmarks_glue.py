@@ -98,7 +98,7 @@ def test_every_rate_trains_with_the_first_seed_and_the_best_with_the_others(
         for task in ("rte", "stsb"):
             benchmark.search(task)
             for seed in (5, 6):
-                benchmark.score(task, seed)
+                benchmark.score([task], seed)
         return benchmark
 
     benchmark = whole()
@@ -121,12 +121,12 @@ def test_every_rate_trains_with_the_first_seed_and_the_best_with_the_others(
     for rate in rates["probe"]:
         alone = glue.Benchmark(shared, InlinePool(), {"probe": [rate]}, 5)
         alone.search("rte")
-        alone.score("rte", 5)
+        alone.score(["rte"], 5)
     # Without training, the table has what is finished, nothing of a method that was never trained.
     rates |= {"side": [1e-3]}
     partial = glue.Benchmark(shared, InlinePool(), rates, 5, trains=False)
     partial.search("rte")
-    partial.score("rte", 5)
+    partial.score(["rte"], 5)
     assert {trial.method for trial in partial.cells} == {"lst:rungs=linear", "probe"}
     del rates["side"]
     # The same command again trains nothing and keeps the measured costs.
