@@ -51,6 +51,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         OPTIONS + "rung_place": "after_block",
     },
     "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
+    "small weights": {OPTIONS + "random_weights": "small"},
     "gates per channel": {OPTIONS + "gates": "channel"},
     "pooled rungs": {OPTIONS + "rungs": "pool"},
     # The demo's backbone has three encoder and three decoder layers.

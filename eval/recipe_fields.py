@@ -112,6 +112,7 @@ FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "lst": {"merge_last": False, "random_weights": "by_width"},
     "probe": {"recompute": False},
     "prompt": {"recompute": False},
+    "side": {"random_weights": "by_width"},
 }
 
 

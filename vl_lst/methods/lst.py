@@ -11,6 +11,7 @@ from torch import Tensor
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
+from vl_lst.methods._random_start import RandomStart, draw_weights
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.initialisation.pruning import (
     fisher_importance,
@@ -23,7 +24,6 @@ from vl_lst.models.initialisation.shrinking import (
     principal_bases,
     selected_bases,
 )
-from vl_lst.models.initialisation.small_weights import draw_small_weights
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import Gates, Rungs, StackSizes, build_rungs
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -37,8 +37,8 @@ FROM_WEIGHTS = ("magnitude", "coherent_magnitude")
 COHERENT = ("coherent_magnitude", "coherent_fisher", "principal")
 
 
-class LadderOptions(LadderSettings):
-    """Options of Ladder Side-Tuning; those not listed here are in `LadderSettings`.
+class LadderOptions(LadderSettings, RandomStart):
+    """Options of Ladder Side-Tuning; the others are in `LadderSettings` and `RandomStart`.
 
     Args:
         initialisation: Initial weights of the side network. `random` draws them. The others derive
@@ -48,10 +48,6 @@ class LadderOptions(LadderSettings):
             stream, so that the side network is a smaller version of the backbone: its channels by
             size (`coherent_magnitude`) or by Fisher information (`coherent_fisher`), or the
             directions in which the backbone's states vary most (`principal`).
-        random_weights: Scale of the weights that `initialisation` draws. `by_width` divides it by
-            the square root of the width that a weight reads, with biases of that scale and relative
-            positions at zero. `small`, as in the paper's code for language tasks, draws all weights
-            with a standard deviation of 0.01 and relative positions with 1, with biases at zero.
         initialisation_samples: Number of training examples for `fisher`, `coherent_fisher` and
             `principal`.
         backbone_dropout: Dropout probability in the frozen backbone while training, as in the
@@ -59,7 +55,6 @@ class LadderOptions(LadderSettings):
     """
 
     initialisation: Initialisation = "random"
-    random_weights: Literal["by_width", "small"] = "by_width"
     initialisation_samples: int = Field(1024, ge=1, le=1_000_000)
     backbone_dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -99,8 +94,7 @@ class LadderSideTuning(FrozenBackboneMethod):
             head=heads,
             build_rungs=partial(self.build_rungs, options=options),
         )
-        if options.random_weights == "small":
-            draw_small_weights(model.side)
+        draw_weights(model, options)
         return model
 
     def build_rungs(self, sizes: StackSizes, options: LadderSettings) -> tuple[Rungs, Gates]:

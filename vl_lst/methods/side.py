@@ -19,11 +19,12 @@ from torch import Tensor
 from vl_lst.backbones.backbone import BackboneCache
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
+from vl_lst.methods._random_start import RandomStart, draw_weights
 from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import Gates, LinearRungs, Rungs, StackSizes
 
-__all__ = ["METHOD", "SideTuning"]
+__all__ = ["METHOD", "SideOptions", "SideTuning"]
 
 
 class _EmbeddingBackbone(FrozenBackbone):
@@ -86,10 +87,14 @@ class _NoGates(Gates):
         return states_BQR
 
 
+class SideOptions(SideSettings, RandomStart):
+    """Options of side-tuning, which are in `SideSettings` and `RandomStart`."""
+
+
 class SideTuning(FrozenBackboneMethod):
     """Side network that reads no layer of the backbone."""
 
-    options: type[BaseModel] = SideSettings
+    options: type[BaseModel] = SideOptions
 
     def attach(
         self,
@@ -100,14 +105,19 @@ class SideTuning(FrozenBackboneMethod):
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build a side network without rungs for `backbone`."""
-        return LadderModel(
+        assert isinstance(options, SideOptions)
+        model = LadderModel(
             _EmbeddingBackbone(backbone.model, backbone.family),
             visual=visual,
             # Without rungs, the embeddings need no common scale with them.
-            ladder=LadderConfig(**options.model_dump(), rungs="linear"),
+            ladder=LadderConfig(
+                **options.model_dump(include=set(SideSettings.model_fields)), rungs="linear"
+            ),
             head=heads,
             build_rungs=partial(self.build_rungs, options=options),
         )
+        draw_weights(model, options)
+        return model
 
     def build_rungs(self, sizes: StackSizes, options: BaseModel) -> tuple[Rungs, Gates]:
         """Build neither rungs nor gates."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from vl_lst.backbones.frozen import FrozenBackbone
@@ -37,12 +38,16 @@ def test_it_equals_a_ladder_whose_gates_ignore_the_rungs(
     )
 
 
-def test_its_blocks_start_like_the_ladders(make_backbone: Callable[..., FrozenBackbone]) -> None:
+@pytest.mark.parametrize("random_weights", ["by_width", "small"])
+def test_its_blocks_start_like_the_ladders(
+    make_backbone: Callable[..., FrozenBackbone], random_weights: str
+) -> None:
     """A comparison at one seed differs in the rungs alone."""
     backbone, started = make_backbone(), []
     for name in ("side", "lst"):
         torch.manual_seed(7)
-        started.append(dict(attach(name, backbone).named_parameters()))
+        model = attach(name, backbone, random_weights=random_weights)
+        started.append(dict(model.named_parameters()))
     side, ladder = started
     assert set(ladder) - set(side) == {
         f"side.{stack}.{part}"

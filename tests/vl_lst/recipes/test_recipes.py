@@ -156,7 +156,8 @@ def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
     assert (paper.visual.image_order_std, ours.visual.image_order_std) == (1.0, 0.02)
     differing = {name for name in options if options[name] != better[name]}
     assert differing == {
-        "rungs", "image_rungs", "gate_start", "initialisation", "backbone_dropout",
+        "rungs", "image_rungs", "gate_start", "initialisation", "random_weights",
+        "backbone_dropout",
     }  # fmt: skip
     gqa = ("task=gqa", "training.batch_size=8")
     assert resolve("lst-paper", *gqa).data.prompt_prefix == {"gqa": "gpa: "}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
-from vl_lst.models.ladder.rungs import Gates
+from vl_lst.models.ladder.rungs import Gates, Rungs
 
 __all__ = ["SMALL_STD", "draw_small_weights"]
 
@@ -20,7 +20,8 @@ def draw_small_weights(module: nn.Module) -> None:
     Args:
         module: Side network, or another module, changed in place.
     """
-    for part in module.modules():
+    # Rungs last, so that a network without rungs starts with the same blocks at the same seed.
+    for part in sorted(module.modules(), key=lambda part: isinstance(part, Rungs)):
         if isinstance(part, nn.RMSNorm | Gates):
             continue
         for name, parameter in part.named_parameters(recurse=False):

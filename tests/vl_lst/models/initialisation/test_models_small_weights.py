@@ -6,12 +6,14 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.backbones.frozen import FrozenBackbone
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.methods import get_method
 from vl_lst.models.batch import DEFAULT_TASK
-from vl_lst.models.config import HeadConfig
+from vl_lst.models.config import HeadConfig, VisualConfig
 
 # Large enough for the statistics.
 CONFIG = T5Config(vocab_size=64, d_model=256, d_kv=32, d_ff=512, num_heads=8, num_layers=2)
+VISUAL = VisualConfig(channels=8, tokens=4, pooled_grid=None)
 HEADS = {DEFAULT_TASK: HeadConfig(kind="generate")}
 
 
@@ -83,8 +85,25 @@ def test_those_of_a_prompt_without_a_network() -> None:
     assert torch.equal(model.prefix(), trainable["prefix.embedding.weight"])
 
 
-def test_the_defaults_are_drawn_by_width() -> None:
-    """The same draws as before the option existed."""
-    _, trainable = attach("lst", reduction=2)
+@pytest.mark.parametrize(
+    ("backbone", "visual", "is_small"),
+    [("demo", None, True), ("demo", VISUAL, False), ("demo-image", None, False)],
+)
+def test_the_default_is_small_for_a_model_of_text_alone(
+    backbone: str, visual: VisualConfig | None, is_small: bool
+) -> None:
+    method = get_method("lst")
+    model = method.attach(
+        random_backbone(*backbone_config(backbone)),
+        method.options.model_validate({"reduction": 2}),
+        visual=visual,
+        heads=HEADS,
+    )
+    # Drawn by width, it is zero.
+    assert method.trainable(model)["side.encoder.position_bias.table"].any() == is_small
+
+
+def test_by_width_draws_as_before_the_option_existed() -> None:
+    _, trainable = attach("lst", reduction=2, random_weights="by_width")
     assert close(trainable["side.upsample.weight"].std(), (128 * 3) ** -0.5)
     assert not trainable["side.encoder.position_bias.table"].any()
