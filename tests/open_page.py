@@ -26,6 +26,14 @@ class OpenPage:
         """Wait until the address ends so: it may change after the click that asks for it."""
         self.page.wait_for_url(lambda url: url.endswith(ending))
 
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the window and wait until the page has been drawn in it."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        # What observes sizes runs before the end of a frame.
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+
     def methods(self) -> list[str]:
         return self.page.locator(".headline tbody:not(.reported) .name").all_inner_texts()
 

@@ -120,7 +120,7 @@ def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
 def test_marks_and_their_labels_are_inside_the_plot_at_any_width(
     opened: OpenPage, width: int
 ) -> None:
-    opened.page.set_viewport_size({"width": width, "height": 740})
+    opened.resize(width, 740)
     chart = opened.page.locator(".plot .chart").bounding_box()
     marks = opened.page.locator('.point[visibility="visible"] .mark')
     expect(marks).to_have_count(4)
