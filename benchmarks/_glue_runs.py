@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from _glue_table import Cell, Trial
-from _shapes_runs import stop_if_orphaned
+from _run_pool import stop_if_orphaned
 
 from eval.recipe_fields import get_field
 from eval.run_files import RunRecord

@@ -1,11 +1,11 @@
 """Runs of benchmarks on the shapes world, or on data like it: features, training, scores."""
 
 from collections.abc import Mapping
-from multiprocessing import parent_process
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from _run_pool import stop_if_orphaned
 
 from eval.run_files import RunRecord
 from feature_extraction.encoders.encoder import build_encoder
@@ -26,7 +26,6 @@ __all__ = [
     "percents",
     "prepare_world",
     "run",
-    "stop_if_orphaned",
 ]
 
 ALL_TASKS = "vqa,gqa,nlvr2,caption"
@@ -61,13 +60,6 @@ def run(recipe: Recipe, folder: Path, *, threads: int = 1) -> RunRecord:
         if record is not None and record.status == "success" and same:
             return record
     return train(recipe, folder, resume=True, report=stop_if_orphaned)
-
-
-def stop_if_orphaned(done: int, total: int, note: str = "") -> None:
-    """Exit when the parent process has been killed, which would not stop its children."""
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise KeyboardInterrupt
 
 
 def percents(record: RunRecord) -> Mapping[str, float]:

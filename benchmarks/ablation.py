@@ -18,17 +18,16 @@ command again to train only what is missing.
 """
 
 import argparse
-import multiprocessing
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from _ablation_variants import OPTIONS, Variant, variants
+from _run_pool import run_pool
 from _shapes_runs import (
     ALL_TASKS,
     AT_THE_END_ONLY,
@@ -230,11 +229,8 @@ def main() -> None:
     settings = read_settings(arguments)
     names = chosen(arguments.variants)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    # Libraries read it when they are imported, so it must be set before processes start.
-    os.environ["OMP_NUM_THREADS"] = "1"
     found: dict[str, dict[int, RunRecord]] = {name: {} for name in names}
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, spawned, max_tasks_per_child=1) as pool:
+    with run_pool(arguments.jobs) as pool:
         # Seed by seed, so that an interrupted ablation still has every variant for the same seeds.
         runs = {
             pool.submit(

@@ -18,12 +18,10 @@ methods or seeds adds to it. A method may have options: `lst:rungs=linear,gate_s
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ import torch
 from _glue_runs import TEST, TRAIN, Settings, base_recipe, parse_method, run
 from _glue_table import AVERAGE, Cell, Trial, markdown, table_document
 from _rates import best_rate, rates_around
+from _run_pool import run_pool
 
 from eval.outputs import atomic_path, write_json
 from tasks import get_task
@@ -252,10 +251,8 @@ def main() -> None:
     )
     tasks, rates = arguments.tasks, read_rates(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    # Libraries read it when they are imported, so it must be set before processes start.
-    os.environ["OMP_NUM_THREADS"] = "1"
     floor = floors(tasks, settings.data_root)
-    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+    with run_pool(arguments.jobs, runs_per_process=None) as pool:
         first, *others = arguments.seeds
         benchmark = Benchmark(settings, pool, rates, first, trains=arguments.train)
         # Task by task, then seed by seed, so that what an interruption leaves can be compared.

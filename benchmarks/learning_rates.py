@@ -14,17 +14,16 @@ methods adds to it. The table is written to `DIR/learning_rates.md`.
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from _held_out import HELD_OUT, TRAIN, write_parts
 from _rates import best_rate, rates_around
+from _run_pool import run_pool
 from _shapes_runs import ALL_TASKS, AT_THE_END_ONLY, AVERAGE, percents, prepare_world, run
 
 from eval.outputs import atomic_path, write_json
@@ -185,11 +184,8 @@ def main() -> None:
         name: rates_around(float(base_recipe(name)["optimizer"]["lr"]))
         for name in arguments.methods
     }
-    # Libraries read it when they are imported, so it must be set before processes start.
-    os.environ["OMP_NUM_THREADS"] = "1"
     outcomes: dict[Trial, Outcome] = {}
-    spawned = get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, spawned, max_tasks_per_child=1) as pool:
+    with run_pool(arguments.jobs) as pool:
         trials = [Trial(name, rate) for name, tried in rates.items() for rate in tried]
         runs = {
             pool.submit(

@@ -12,15 +12,14 @@ Finished runs are kept, so the same command continues an interrupted comparison.
 """
 
 import argparse
-import multiprocessing
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_args
 
+from _run_pool import run_pool
 from _shapes_runs import AT_THE_END_ONLY, AVERAGE, percents, prepare_world, run
 
 from eval.outputs import atomic_path, write_json
@@ -114,14 +113,11 @@ def main() -> None:
     arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     root, features = prepare_world(arguments.out)
-    # Libraries read it when they are imported, so it must be set before processes start.
-    os.environ["OMP_NUM_THREADS"] = "1"
     scores: dict[ArithmeticPrecision, dict[int, Mapping[str, float]]] = {
         precision: {} for precision in PRECISIONS
     }
     seconds: dict[str, float | None] = {}
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, spawned, max_tasks_per_child=1) as pool:
+    with run_pool(arguments.jobs) as pool:
         # Seed by seed, so that an interrupted comparison still has pairs.
         runs = {
             pool.submit(
