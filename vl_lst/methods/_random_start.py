@@ -25,7 +25,7 @@ class RandomStart(BaseModel):
 
 
 def draw_weights(model: LadderModel, options: RandomStart) -> None:
-    """Draw the initial weights of a side network whose weights were drawn by width.
+    """Draw the weights of the side network again, unless those it has, drawn by width, are wanted.
 
     Args:
         model: Model, whose side network is changed in place.
